@@ -1,0 +1,1 @@
+"""Composition roots, one file a job: read the run file, build, run, report."""

@@ -1,0 +1,1 @@
+"""What is found out about a clip: one file per stage."""
