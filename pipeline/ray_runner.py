@@ -1,0 +1,180 @@
+"""The loop over Ray actors, each of which owns a host. The only file of this room that knows Ray.
+
+An actor runs no native code: it watches its host. It never restarts and its calls are never
+retried by Ray: the driver knows the units, and so replaces and retries (`units.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ObjectLostError,
+    RayActorError,
+    WorkerCrashedError,
+)
+
+from pipeline.host import Host
+from pipeline.lifeline import module_path
+from pipeline.units import Finished, Lost
+from pipeline.work import Result, Unit, Work, WorkerKind
+
+IN_FLIGHT = 2
+"""Units an actor has at once: the next one is there when the first is done."""
+
+_GONE = (ActorDiedError, ActorUnavailableError, RayActorError, WorkerCrashedError, ObjectLostError)
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """Joins the cluster of RAY_ADDRESS (set inside a Ray job as well), else starts one of our own.
+
+    Never a bare init: on a shared machine that joins a stranger's cluster.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "runtime_env": {"env_vars": {"PYTHONPATH": module_path(), "OMP_WAIT_POLICY": "PASSIVE"}},
+    }
+    if address:
+        ray.init(address=address, **quiet)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    folder = tempfile.mkdtemp(prefix="cvx-ray-")  # a socket's path has to stay below 108 bytes
+    ray.init(address="local", _temp_dir=folder, include_dashboard=False, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Worker:
+    """An actor: a host, and a second thread that can be asked to stop it."""
+
+    def __init__(self, work: Work) -> None:
+        self._host = Host(work)
+        self._stopped = False
+
+    def node(self) -> str:
+        return ray.util.get_node_ip_address()
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def run(self, unit: Unit) -> Result:
+        if self._stopped:
+            return Result()
+        return self._host.run(unit, lambda: self._stopped)
+
+
+_CONTRACT: dict[str, Any] = {
+    "max_restarts": 0,
+    "max_task_retries": 0,
+    "concurrency_groups": {"control": 1},
+}
+_remote_worker: Any = ray.remote(**_CONTRACT)(_Worker)
+
+
+@dataclass(slots=True)
+class _Actor:
+    handle: Any
+    kind: WorkerKind
+    node: str = ""  # known once it has a place
+    flying: dict[Any, Unit] = field(default_factory=dict)
+
+
+class RayFleet:
+    """Actors of one or several kinds, all fed from one queue; inside `cluster()`."""
+
+    def __init__(self, work: Work, kinds: Sequence[WorkerKind]) -> None:
+        self._work = ray.put(work)
+        self._names = itertools.count()
+        self._actors: dict[str, _Actor] = {}
+        self._asking: dict[Any, str] = {}
+        for kind in kinds:
+            for _ in range(kind.count or _room(kind)):
+                self._hire(kind)
+
+    def free(self) -> list[str]:
+        placed = {name: len(actor.flying) for name, actor in self._actors.items() if actor.node}
+        return [name for depth in range(IN_FLIGHT) for name, n in placed.items() if n <= depth]
+
+    def idle(self) -> list[str]:
+        return [name for name, actor in self._actors.items() if actor.node and not actor.flying]
+
+    def size(self) -> int:
+        return sum(bool(actor.node) for actor in self._actors.values())
+
+    def submit(self, worker: str, unit: Unit) -> None:
+        actor = self._actors[worker]
+        actor.flying[actor.handle.run.remote(unit)] = unit
+
+    def wait(self, timeout_s: float) -> list[Finished | Lost]:
+        flying = {ref: name for name, actor in self._actors.items() for ref in actor.flying}
+        refs = [*flying, *self._asking]
+        ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
+        more, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        events: list[Finished | Lost] = []
+        gone: set[str] = set()
+        for ref in {*ready, *more}:
+            name = self._asking.pop(ref, None) or flying[ref]
+            try:
+                answer = ray.get(ref)
+            except _GONE:
+                gone.add(name)
+                continue
+            actor = self._actors[name]
+            if isinstance(answer, str):
+                actor.node = answer
+            else:
+                answer.node = actor.node
+                events.append(Finished(name, actor.flying.pop(ref), answer))
+        for name in gone:
+            self.retire(name)
+            events.append(Lost(name))
+        return events
+
+    def retire(self, worker: str) -> None:
+        actor = self._actors.pop(worker)
+        self._asking = {ref: name for ref, name in self._asking.items() if name != worker}
+        ray.kill(actor.handle)
+        self._hire(actor.kind)
+
+    def drain(self) -> None:
+        for actor in self._actors.values():
+            actor.handle.stop.options(concurrency_group="control").remote()
+
+    def close(self) -> None:
+        for actor in self._actors.values():
+            ray.kill(actor.handle)
+        self._actors.clear()
+
+    def _hire(self, kind: WorkerKind) -> None:
+        name = f"worker-{next(self._names)}"
+        handle = _remote_worker.options(num_cpus=kind.cpus, num_gpus=kind.gpus).remote(self._work)
+        self._actors[name] = _Actor(handle, kind)
+        self._asking[handle.node.options(concurrency_group="control").remote()] = name
+
+
+def _room(kind: WorkerKind) -> int:
+    """How many workers of a kind the cluster has room for now; at least one, which may wait."""
+    total = ray.cluster_resources()
+    rooms = [int(total.get("CPU", 0) // kind.cpus)] if kind.cpus else []
+    if kind.gpus:
+        rooms.append(int(total.get("GPU", 0) // kind.gpus))
+    return max(1, min(rooms, default=1))
