@@ -15,9 +15,13 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Spaced:
-    """Frames `seconds` apart from the first on, and the last one."""
+    """Frames `seconds` apart from the first on, and the last one.
+
+    then_s: with each of them also the frame that follows so much later; 0: none.
+    """
 
     seconds: float
+    then_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,11 @@ class FrameRequest:
         match self.pick:
             case Every():
                 return list(range(num_frames))
-            case Spaced(seconds):
+            case Spaced(seconds, then_s):
                 count = math.floor((num_frames - 1) / (seconds * fps) + 1e-9)
                 picked = {round(i * seconds * fps) for i in range(count + 1)} | {num_frames - 1}
+                if then_s:
+                    picked |= {n + max(1, round(then_s * fps)) for n in picked}
             case Times(seconds):
                 picked = {round(s * fps) for s in seconds}
             case Indices(numbers):

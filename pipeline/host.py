@@ -13,9 +13,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import IO
+from typing import IO, NoReturn
 
 from pipeline.clip import Failed, Measurement
+from pipeline.errors import InputError
 from pipeline.lifeline import Child, rss_bytes, spawn
 from pipeline.work import Result, Task, Unit, Work
 
@@ -55,7 +56,8 @@ class Host:
     def run(self, unit: Unit, stopping: Callable[[], bool]) -> Result:
         """Measures the clips of a unit; returns early, with what is done, once `stopping()`.
 
-        Raises StageError when a stage raises or the host cannot be kept alive.
+        Raises StageError when a stage raises or the host cannot be kept alive, and InputError
+        when a stage finds something for the user to mend.
         """
         started = time.monotonic()
         result = Result()
@@ -166,8 +168,8 @@ class Host:
                         known[clip_id] = known[clip_id].knowing(stage, outcome.values)
             case ("settled", fates):
                 result.fates.update(fates)
-            case ("broken", text):
-                raise StageError(text)
+            case _:
+                _give_up(message)
 
     def _start(self, attempt: _Attempt) -> bool:
         """A child with its stages set up; False when it died on the way."""
@@ -189,8 +191,8 @@ class Host:
         if cause is not None:
             self._lost(attempt, cause)
             return False
-        if message[0] == "broken":
-            raise StageError(message[1])
+        if message[0] != "ready":
+            _give_up(message)
         return True
 
     def _hear(
@@ -224,3 +226,9 @@ class Host:
             attempt.tail = lines[-1][:200] if lines else ""
         self.close()
         return attempt
+
+
+def _give_up(message: tuple) -> NoReturn:
+    """The host's last word."""
+    kind, text = message
+    raise InputError(text) if kind == "refused" else StageError(text)

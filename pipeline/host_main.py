@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pipeline.clip import Failed, Measurement
 from pipeline.decoder import Decoder
+from pipeline.errors import InputError
 from pipeline.filters import first_rejection
 from pipeline.frames import Frames
 from pipeline.lifeline import die_with_parent
@@ -167,6 +168,9 @@ def main() -> None:
             connection.send(("done",))
     except EOFError:
         return
+    except InputError as error:
+        connection.send(("refused", str(error)))  # a full disk, a folder without permission
+        raise
     except Exception:
         # A bug or a sick machine, not a bad clip: the watcher stops the job with this.
         connection.send(("broken", traceback.format_exc()))

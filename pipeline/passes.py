@@ -67,6 +67,14 @@ class Curation:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """unit_size: clips handed to a worker at once; flush_s: between two parts of the ledger."""
+
+    unit_size: int = 32
+    flush_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class PassReport:
     """done: every clip of the pass has its outcome; todo: how many it had to do."""
 
@@ -82,7 +90,7 @@ def run_pass(
     curation: Curation,
     open_fleet: OpenFleet,
     stopping: Callable[[], bool],
-    unit_size: int,
+    pace: Pace,
     progress: Callable[[str, int], Progress],
 ) -> PassReport:
     """Measures what is missing. Raises StageError, SickClusterError or InputError (a full disk)."""
@@ -93,7 +101,7 @@ def run_pass(
     work = Work(stages, curation.filters, curation.measure_all, curation.limits)
     fates: Counter[str] = Counter()
     with (
-        LedgerWriter(curation.ledger) as writer,
+        LedgerWriter(curation.ledger, pace.flush_s) as writer,
         open_fleet(work) as fleet,
         progress(name, len(rows)) as shown,
     ):
@@ -104,7 +112,7 @@ def run_pass(
             fates.update(counts)
             shown.update(len(batch.fates), **{fate: counts[fate] for fate in counts})
 
-        units = cut(_tasks(curation, stages, rows), unit_size)
+        units = cut(_tasks(curation, stages, rows), pace.unit_size)
         done = Loop(fleet, record, stopping).run(units)
     return PassReport(name, len(rows), done, dict(fates))
 

@@ -21,6 +21,7 @@ from ray.exceptions import (
     ActorUnavailableError,
     ObjectLostError,
     RayActorError,
+    RayTaskError,
     WorkerCrashedError,
 )
 
@@ -138,6 +139,8 @@ class RayFleet:
             except _GONE:
                 gone.add(name)
                 continue
+            except RayTaskError as error:
+                raise error.cause from None  # Ray's own message wraps it in its traceback
             actor = self._actors[name]
             if isinstance(answer, str):
                 actor.node = answer

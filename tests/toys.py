@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome, clip_id
+from pipeline.errors import InputError
 from pipeline.filters import Filter
 from pipeline.frames import Frames
 from pipeline.stage import Resources, Stage
@@ -30,7 +31,7 @@ class Length(Stage):
     """Measures the length of the clip's name.
 
     A name with `crash` kills the process, `hang` hangs, `eat` fills the memory, `bad` has failed,
-    `bug` raises, `slow` takes half a second, `sick` crashes only in the folder's first process.
+    `bug` raises, `full` finds no room and `slow` takes half a second.
     diary: a file that gets one line per measured clip; batch: clips at once.
     """
 
@@ -68,6 +69,8 @@ class Length(Stage):
                 time.sleep(0.02)
         if "bug" in name:
             raise ZeroDivisionError(f"a bug at {name}")
+        if "full" in name:
+            raise InputError("no space left for full")
         if "bad" in name:
             return Failed("bad", "the name says so")
         return Measurement({"letters": len(name)})

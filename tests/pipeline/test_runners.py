@@ -17,6 +17,8 @@ import pytest
 from toys import Length, tasks
 
 from pipeline.clip import Failed
+from pipeline.errors import InputError
+from pipeline.host import StageError
 from pipeline.local_runner import LocalFleet
 from pipeline.units import Batch, Loop, cut
 from pipeline.work import Limits, Work, WorkerKind
@@ -106,6 +108,22 @@ def test_killed_actors_and_hosts_cost_no_clip(tmp_path: Path) -> None:
     by_id = {task.clip.clip_id: task.clip.video for task in tasks(*names)}
     done = [by_id[c] for batch in batches for c, _, _ in batch.outcomes]
     assert sorted(done) == sorted(names)
+
+
+@pytest.mark.parametrize("runner", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(("name", "error"), [("full", InputError), ("bug", StageError)])
+def test_what_stops_the_job_arrives_as_it_was_raised(
+    request: pytest.FixtureRequest, runner: str, name: str, error: type[Exception]
+) -> None:
+    work = Work((Length(),), {})
+    with pytest.raises(error) as caught:
+        if runner == "ray":
+            request.getfixturevalue("own_cluster")
+            run_on_ray(work, [name], [])
+        else:
+            run_here(work, [name], [])
+    assert name in str(caught.value).splitlines()[-1]
+    assert type(caught.value) is error
 
 
 def test_hosts_do_not_outlive_a_killed_driver(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+# Every target is sugar for `python -m jobs.X`; `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+READY := .venv/.installed
+RUN := .venv/bin/python -m
+
+# Set before Python starts: spinning OpenMP threads starve one another on a small shared machine.
+export OMP_WAIT_POLICY = PASSIVE
+
+# make dataset CONFIG=run.toml CORPUS=clips.csv VIDEOS=folder OUT=runs/mine RUNNER=local
+# Taken from the command line only: a stray OUT in the environment moves nobody's run.
+given = $(if $(filter command,$(origin $(1))),--$(2) '$($(1))')
+ARGS = $(strip $(call given,CONFIG,config) $(call given,CORPUS,corpus) \
+       $(call given,VIDEOS,videos) $(call given,OUT,out) $(call given,RUNNER,runner))
+
+JOBS := corpus manifest probe appearance motion score entities segment samples shards dataset \
+        report whatif verify prune status
+.PHONY: help $(JOBS) demo test check bench lock
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  with CONFIG=run.toml CORPUS=file-or-folder VIDEOS=folder-or-url OUT=run-folder RUNNER=ray|local"
+
+demo: $(READY) runs/demo-corpus ## everything, small, on CPU: renders a corpus, curates it, writes shards and a report
+	$(RUN) jobs.dataset --config jobs/configs/demo.toml $(call given,OUT,out) $(call given,RUNNER,runner)
+
+# Under its name only when it is whole: a demo that was stopped while rendering renders again.
+runs/demo-corpus: | $(READY)
+	rm -rf $@.part
+	$(RUN) jobs.corpus --out $@.part
+	mv $@.part $@
+
+dataset: ## from a manifest to training shards: all the steps below, in order
+manifest: ## reads the corpus and says what is in it
+probe: ## measures: what the container says (size, rate, length, codec)
+appearance: ## measures: aesthetic score, cuts, consistency
+motion: ## measures: how much moves
+score: ## measures: probe, appearance and motion in one pass over the frames
+entities: ## measures: what the caption says the clip shows
+segment: ## measures: the mask of that entity on the first frame
+samples: ## builds: one training sample for each kept clip
+shards: ## builds: tar shards of the samples, and their index
+report: ## writes the report and the contact sheets of a run
+whatif: ## replays the thresholds of CONFIG over the facts of run OUT: who would flip
+verify: ## compares the shards with their index, byte for byte
+prune: ## removes the tars that no index names
+status: ## how far run OUT is
+corpus: ## renders the synthetic corpus with known answers
+$(JOBS): $(READY)
+	$(RUN) jobs.$@ $(ARGS)
+
+test: $(READY) ## all tests
+	$(RUN) pytest -q
+
+check: $(READY) ## what CI runs: lint, format, types, imports, then the tests
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) pyright
+	.venv/bin/lint-imports --no-logo
+	$(MAKE) --no-print-directory test
+
+bench: $(READY) ## measures the speed of curation on this machine
+	$(RUN) benchmarks.curation
+
+lock: ## renews requirements.lock from pyproject.toml
+	rm -rf .venv/renewed
+	$(PYTHON) -m venv .venv/renewed
+	.venv/renewed/bin/python -c "import tomllib, pathlib; p = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; print(*p['dependencies'], *p['optional-dependencies']['check'], sep='\n')" > .venv/renewed/wanted
+	.venv/renewed/bin/python -m pip install --disable-pip-version-check -r .venv/renewed/wanted
+	{ grep '^#' requirements.lock; .venv/renewed/bin/python -m pip freeze; } > .venv/renewed/lock
+	mv .venv/renewed/lock requirements.lock
+
+# Made anew whenever the lock is newer, so that nothing that it no longer names is left behind.
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "found '$$($(PYTHON) --version 2>&1 | head -1)', wanted Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "found $(PYTHON) without venv, wanted it: install python3-venv, or make PYTHON=/another/python3" >&2; exit 2; }
+	@echo "installing requirements.lock into .venv (a minute or two, once)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $(READY)

@@ -1,0 +1,16 @@
+"""One pass: score."""
+
+from __future__ import annotations
+
+from jobs.command import finish
+from jobs.curation import PASSES
+from jobs.steps import take
+
+
+def main() -> int:
+    """Runs this pass over the clips that wait for it."""
+    return take(__doc__, {"score": PASSES["score"]})
+
+
+if __name__ == "__main__":
+    finish(main)

@@ -1,0 +1,65 @@
+"""The run file: one frozen dataclass per table, each owned by the room that it configures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stages.appearance import AppearanceSettings
+from stages.entities import EntitiesSettings
+from stages.motion import MotionSettings
+from stages.probe import ProbeSettings
+from stages.sample import SampleSettings
+
+from pipeline.filters import FilterChange
+from pipeline.work import Limits, WorkerKind
+from stages.segment import SegmentSettings
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSettings:
+    """manifest: CSV, Parquet, JSONL or a folder; videos: where the files lie, "" beside it."""
+
+    manifest: str = ""
+    videos: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Who does the work.
+
+    unit_size: clips handed to a worker at once, fewer in a small corpus; flush_s: seconds between
+    two parts of the ledger, so what a kill can cost.
+    """
+
+    runner: Literal["ray", "local"] = "ray"
+    unit_size: int = 32
+    flush_s: float = 30.0
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """samples_per_shard: a bucket with more is split (1,000: 1-2 GB, as WebDataset recommends)."""
+
+    samples_per_shard: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A whole run file. out: its run folder; facts: shared by runs, "" beside the run folder."""
+
+    out: str = ""
+    facts: str = ""
+    corpus: CorpusSettings = CorpusSettings()
+    engine: EngineSettings = EngineSettings()
+    workers: tuple[WorkerKind, ...] = (WorkerKind(),)
+    probe: ProbeSettings = ProbeSettings()
+    appearance: AppearanceSettings = AppearanceSettings()
+    motion: MotionSettings = MotionSettings()
+    entities: EntitiesSettings = EntitiesSettings()
+    segment: SegmentSettings = SegmentSettings()
+    sample: SampleSettings = SampleSettings()
+    shards: ShardSettings = ShardSettings()
+    filters: Mapping[str, Mapping[str, FilterChange]] = field(default_factory=dict)

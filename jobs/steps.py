@@ -1,0 +1,62 @@
+"""The steps of curation as commands: some passes, perhaps the shards, then what became of all."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from jobs.command import parser, read_run
+from jobs.curation import House, open_house
+from pipeline.passes import PassReport
+from pipeline.shards import ShardReport
+from pipeline.verdicts import funnel
+
+
+def take(doc: str | None, passes: Mapping[str, Sequence[str]], shards: bool = False) -> int:
+    """Runs the passes in their order, and builds the shards if asked; the exit code."""
+    arguments = parser(doc)
+    arguments.add_argument(
+        "--all", action="store_true", help="measure also what an earlier stage rejected"
+    )
+    given = arguments.parse_args()
+    started = time.monotonic()
+    with open_house(read_run(given), given.all) as house:
+        for name, stages in passes.items():
+            report = house.measure(name, stages)
+            print(_said(house, report, stages), flush=True)
+            if not report.done:
+                return _stopped(house)
+        print(f"\n{funnel(house.curation.verdicts(), house.curation.stages)}\n", flush=True)
+        if shards:
+            built = house.build_shards()
+            if built.dataset_id is None:
+                return _stopped(house)
+            print(_built(house, built))
+    print(f"{house.out}: done in {time.monotonic() - started:.1f} s")
+    return 0
+
+
+def _said(house: House, report: PassReport, stages: Sequence[str]) -> str:
+    if report.todo:
+        return f"{report.name}: {sum(report.fates.values())} of {report.todo} clips done"
+    verdicts = house.curation.verdicts().to_pylist()
+    waiting = Counter(row["stage"] for row in verdicts if row["verdict"] == "pending")
+    order = [stage.name for stage in house.curation.stages]
+    for stage in order[: order.index(stages[0])]:
+        if waiting[stage]:
+            return f"{report.name}: nothing to do yet; {waiting[stage]} clips wait for {stage}"
+    return f"{report.name}: nothing to do, every clip that needs it has been measured"
+
+
+def _built(house: House, report: ShardReport) -> str:
+    state = "the index is new" if report.changed else "nothing changed"
+    return (
+        f"shards: {report.samples} samples in {report.built} new and {report.reused} known shards "
+        f"({state}); dataset {(report.dataset_id or '')[:12]} in {house.shards_url}"
+    )
+
+
+def _stopped(house: House) -> int:
+    print(f"{house.out}: stopped; the same command goes on from here")
+    return house.stop.exit_code

@@ -1,0 +1,1 @@
+"""The synthetic corpus: clips with known answers, drawn from a seed."""

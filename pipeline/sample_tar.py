@@ -1,0 +1,51 @@
+"""One sample as an uncompressed tar: what a worker writes and a shard holds."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+
+from webdataset.writer import TarWriter
+
+from pipeline.errors import InputError
+
+MEMBERS = ("json", "mask.png", "mp4", "reference.png")
+"""The files of a sample, each `<key>.<member>`."""
+
+
+def tar_writer(file: io.BytesIO) -> TarWriter:
+    """Writes samples as webdataset does, without anything of this machine or hour."""
+    return TarWriter(file, user="", group="", mode=0o644, compress=False, encoder=False, mtime=0)
+
+
+def tar_size(end: int) -> int:
+    """Bytes of a tar whose last member ends at `end`: two zero blocks, filled to a record."""
+    return -(-(end + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
+
+def pack(key: str, members: Mapping[str, bytes]) -> bytes:
+    """One sample as an uncompressed tar; the same members make the same bytes."""
+    file = io.BytesIO()
+    with tar_writer(file) as tar:
+        tar.write({"__key__": key, **members})
+    return file.getvalue()
+
+
+def unpack(key: str, packed: bytes) -> dict[str, bytes]:
+    """The members of a sample: a whole tar, or its byte range of a shard.
+
+    Raises InputError when a member is damaged, missing or another sample's.
+    """
+    members: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as tar:
+            for entry in tar:
+                file = tar.extractfile(entry)
+                members[entry.name] = file.read() if file else b""
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"sample {key}: its tar is damaged: {error}") from error
+    wanted = [f"{key}.{member}" for member in MEMBERS]
+    if sorted(members) != wanted:
+        raise InputError(f"sample {key}: found members {sorted(members)}, wanted {wanted}")
+    return {name.removeprefix(f"{key}."): content for name, content in members.items()}

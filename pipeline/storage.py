@@ -1,0 +1,213 @@
+"""Files here and in object stores: whole ones, finished before they are seen.
+
+A url is a local path, or anything with `://` in it, which fsspec opens. Local bytes go to a hidden
+file of the same folder, to the disk, and then under their name; an object store gets one PUT of
+finished bytes (an exception inside an open handle would commit a truncated object).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from pipeline.errors import InputError
+
+_LEFTOVER = ".tmp-"
+"""How the hidden files begin; one that is left over was being written when its writer died."""
+
+_REFUSED = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.ENOTDIR: "a file is in the place of a folder",
+    errno.EEXIST: "a file is in the place of a folder",
+    errno.ENOENT: "there is no such place",
+    errno.EFBIG: "the file is larger than allowed here",
+    errno.EISDIR: "a folder is in the place of the file",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def local(url: str) -> Path | None:
+    """The path of a local url; None when it lies in an object store."""
+    if url.startswith("file://"):
+        return Path(url.removeprefix("file://"))
+    return None if "://" in url else Path(url)
+
+
+def join(base: str, *parts: str) -> str:
+    """A url below another one."""
+    folder = base if base.endswith("/") or not base else f"{base}/"
+    return folder + "/".join(parts)
+
+
+def write(url: str, data: bytes) -> None:
+    """Puts a whole file in place at once, over an older one."""
+    with _explained(url, len(data)):
+        path = local(url)
+        if path is None:
+            fs, key = _remote(url)
+            fs.pipe_file(key, data)
+            return
+        with _finished(path, data) as finished:
+            finished.replace(path)
+
+
+def create(url: str, data: bytes) -> bool:
+    """Puts a whole file in place unless it is there: then nothing is touched and this is False."""
+    with _explained(url, len(data)):
+        path = local(url)
+        if path is None:
+            fs, key = _remote(url)
+            try:
+                fs.pipe_file(key, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        if path.exists():
+            return False
+        with _finished(path, data) as finished:
+            return _link(finished, path)
+
+
+def read(url: str) -> bytes:
+    """The whole file. FileNotFoundError when it is not there."""
+    path = local(url)
+    if path is not None:
+        return path.read_bytes()
+    fs, key = _remote(url)
+    return fs.cat_file(key)
+
+
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset` on, fewer at the end. FileNotFoundError when it is not there."""
+    path = local(url)
+    if path is None:
+        fs, key = _remote(url)
+        return fs.cat_file(key, start=offset, end=offset + size)
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def exists(url: str) -> bool:
+    """Whether a file or folder is there."""
+    path = local(url)
+    if path is not None:
+        return path.exists()
+    fs, key = _remote(url)
+    return fs.exists(key)
+
+
+def size(url: str) -> int:
+    """Bytes of a file. FileNotFoundError when it is not there."""
+    path = local(url)
+    if path is not None:
+        return path.stat().st_size
+    fs, key = _remote(url)
+    return int(fs.info(key)["size"])
+
+
+def names(url: str) -> list[str]:
+    """What lies in a folder, sorted; [] when there is none. Unfinished files are left out."""
+    path = local(url)
+    try:
+        if path is not None:
+            found = [entry.name for entry in path.iterdir()]
+        else:
+            fs, key = _remote(url)
+            found = [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(key, detail=False)]
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in found if name and not name.startswith(_LEFTOVER))
+
+
+def files(url: str) -> list[str]:
+    """Every file below a folder, by its name relative to it, sorted; [] when there is none."""
+    path = local(url)
+    if path is not None:
+        found = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
+    else:
+        fs, key = _remote(url)
+        found = [name.removeprefix(key).lstrip("/") for name in fs.find(key)]
+    return sorted(name for name in found if not name.rpartition("/")[2].startswith(_LEFTOVER))
+
+
+def remove(url: str) -> None:
+    """Deletes a file; one that is not there is no error."""
+    with suppress(FileNotFoundError):
+        path = local(url)
+        if path is not None:
+            path.unlink()
+        else:
+            fs, key = _remote(url)
+            fs.rm_file(key)
+
+
+def _remote(url: str) -> tuple[Any, str]:
+    """The file system of a url and the key in it; listings are never remembered."""
+    try:
+        fs, key = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{url}: cannot be opened: {error}") from error
+    fs.invalidate_cache()
+    return fs, key
+
+
+@contextmanager
+def _finished(path: Path, data: bytes) -> Iterator[Path]:
+    """A hidden file beside `path` whose bytes are on the disk; gone afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f"{_LEFTOVER}{secrets.token_hex(8)}")
+    try:
+        with hidden.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield hidden
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def _link(finished: Path, path: Path) -> bool:
+    """Gives finished bytes their name, if nothing has it."""
+    try:
+        path.hardlink_to(finished)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Without links two writers may both win. What is created is named by its contents or a
+        # lease, so this costs work only; the file is whole in any case.
+        if path.exists():
+            return False
+        finished.replace(path)
+    return True
+
+
+@contextmanager
+def _explained(url: str, num_bytes: int) -> Iterator[None]:
+    """Turns what a user can mend (a full disk, a read-only folder) into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REFUSED.get(error.errno or 0)
+        if isinstance(error, PermissionError):
+            reason = "no permission"
+        if reason is None:
+            raise
+        raise InputError(
+            f"{url}: cannot be written ({num_bytes} bytes): {reason}; "
+            "make room or name another output"
+        ) from error

@@ -1,0 +1,86 @@
+"""Whether a folder of shards is what its index says, and what in it the index does not name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline import storage
+from pipeline.errors import InputError
+from pipeline.sample_tar import tar_size
+from pipeline.shards import SHARD_LIST, Row, read_index, read_sample
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """shards: names of those that the index does not name; size: their bytes together."""
+
+    shards: tuple[str, ...]
+    size: int
+
+
+def verify(url: str) -> list[str]:
+    """What is wrong, one line each; [] when every byte is as the index says.
+
+    Raises InputError when there is no index, or it is damaged.
+    """
+    rows = read_index(url).to_pylist()
+    by_shard: dict[str, list[Row]] = {}
+    for row in rows:
+        by_shard.setdefault(row["shard"], []).append(row)
+    there = set(storage.names(url))
+    problems = [
+        f"sample {key}: has {count} rows in the index"
+        for key, count in Counter(row["key"] for row in rows).items()
+        if count > 1
+    ]
+    problems += _list_problems(url, there, sorted(by_shard))
+    for shard, members in by_shard.items():
+        if shard in there:
+            problems += _shard_problems(url, shard, members)
+        else:
+            problems.append(f"{shard}: is missing, and {len(members)} samples with it")
+    return problems
+
+
+def prune(url: str, dry_run: bool = False) -> Pruned:
+    """Deletes the shards that the index does not name; dry_run only finds them.
+
+    A reader that opened an older index loses its samples. Raises InputError when there is no index.
+    """
+    named = set(read_index(url)["shard"].to_pylist())
+    loose = [name for name in storage.names(url) if name.endswith(".tar") and name not in named]
+    size = sum(storage.size(storage.join(url, name)) for name in loose)
+    if not dry_run:
+        for name in loose:
+            storage.remove(storage.join(url, name))
+    return Pruned(tuple(loose), size)
+
+
+def _list_problems(url: str, there: set[str], shards: Sequence[str]) -> list[str]:
+    if SHARD_LIST not in there:
+        return [f"{SHARD_LIST}: is missing"]
+    listed = storage.read(storage.join(url, SHARD_LIST)).decode("utf-8", "replace").split()
+    return [] if listed == list(shards) else [f"{SHARD_LIST}: names other shards than the index"]
+
+
+def _shard_problems(url: str, shard: str, rows: Sequence[Row]) -> list[str]:
+    problems: list[str] = []
+    end = 0
+    for row in sorted(rows, key=lambda row: row["offset"]):
+        if row["offset"] != end:
+            problems.append(
+                f"{shard}: sample {row['key']} begins at byte {row['offset']}, wanted {end}"
+            )
+        end = row["offset"] + row["size"]
+        try:
+            read_sample(url, row)
+        except InputError as error:
+            problems.append(str(error).removeprefix(f"{url}/"))
+    found = storage.size(storage.join(url, shard))
+    if found != tar_size(end):
+        problems.append(f"{shard}: has {found} bytes, wanted {tar_size(end)}")
+    elif any(storage.read_range(storage.join(url, shard), end, found - end)):
+        problems.append(f"{shard}: holds bytes behind its last sample")
+    return problems

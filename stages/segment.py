@@ -1,0 +1,154 @@
+"""Segment: where the subject of the first frame is, as a mask, and how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
+from pipeline.errors import InputError
+from pipeline.filters import Filter
+from pipeline.frames import FrameRequest, Frames, Times
+from pipeline.mask import box_of, fill_of_box, rle_encode, touched_sides
+from pipeline.stage import Resources, Stage
+from stages.foreground import ForegroundSettings, Thing, enlarged, find_thing
+
+_NOTHING = {
+    "mask_rle": None, "x0": None, "y0": None, "x1": None, "y1": None,
+    "score": 0.0, "second_score": 0.0, "instances": 0, "area": 0.0, "largest_component": 0.0,
+    "border_sides": 0, "fill": 0.0, "crop_short_side_px": 0, "agreement": 0.0,
+    "separation": 0.0, "solidity": 0.0, "leaves": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """Settings of the `segment` stage.
+
+    backend: "cpu" takes the thing that moves, without weights and without reading the caption.
+    seconds: the first frame and the later ones that tell what moves; 0.75 s is enough for a slow
+    subject to leave its place, 1.8 s keeps most in sight (curation.md).
+    area_px: of the frames decoded for it.
+    second_share: a second moving thing of at least this share of the first is another subject.
+    """
+
+    backend: Literal["cpu"] = "cpu"
+    seconds: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.1, 1.45, 1.8)
+    area_px: int = 480 * 854
+    second_share: float = 0.35
+    foreground: ForegroundSettings = field(default_factory=ForegroundSettings)
+
+
+class Segment(Stage):
+    """The moving subject of frame 0: mask, box and what the gates ask of them.
+
+    mask_rle: row-major run lengths at mask_width x mask_height, the upright native size, null when
+    nothing moves; x0, y0, x1, y1: its box, 0..1; score: separation x agreement x solidity, less
+    for each border touched; second_score: weight of the next moving thing against the first;
+    area: share of the picture; largest_component: share of the mask before the rest was dropped;
+    border_sides: sides of the picture touched; fill: mask over box; crop_short_side_px: of the
+    box at native size; agreement: overlap of mask and motion; separation: share of the outline
+    where colours differ; leaves: share of the mask that the motion carries out of the picture.
+    """
+
+    name: ClassVar[str] = "segment"
+    version: ClassVar[int] = 1
+    columns: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("mask_rle", pa.string()),
+            ("mask_width", pa.int32()),
+            ("mask_height", pa.int32()),
+            ("x0", pa.float64()),
+            ("y0", pa.float64()),
+            ("x1", pa.float64()),
+            ("y1", pa.float64()),
+            ("score", pa.float64()),
+            ("second_score", pa.float64()),
+            ("instances", pa.int32()),
+            ("area", pa.float64()),
+            ("largest_component", pa.float64()),
+            ("border_sides", pa.int32()),
+            ("fill", pa.float64()),
+            ("crop_short_side_px", pa.int32()),
+            ("agreement", pa.float64()),
+            ("separation", pa.float64()),
+            ("solidity", pa.float64()),
+            ("leaves", pa.float64()),
+            ("entity_checked", pa.bool_()),
+        ]
+    )
+    filters: ClassVar[Mapping[str, Filter]] = {
+        "instances": Filter(min=1, max=1),
+        "area": Filter(min=0.02, max=0.8),
+        "largest_component": Filter(min=0.9),
+        "border_sides": Filter(max=1),
+        "fill": Filter(min=0.2),
+        "score": Filter(min=0.3),
+        "crop_short_side_px": Filter(min=128),
+    }
+    needs: ClassVar[tuple[str, ...]] = ("entities",)
+    resources = Resources(cpus=1.0, batch=8)
+
+    def __init__(self, settings: SegmentSettings) -> None:
+        """Raises InputError on a backend that is not built, or times that do not begin at 0."""
+        if settings.backend != "cpu":
+            raise InputError(f'segment.backend is "{settings.backend}"; wanted "cpu"')
+        if len(settings.seconds) < 2 or settings.seconds[0] != 0.0:
+            raise InputError(
+                f"segment.seconds is {settings.seconds}; wanted 0 and at least one later time"
+            )
+        self._settings = settings
+        self.frames = FrameRequest(Times(settings.seconds), settings.area_px)
+
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that changes the numbers."""
+        return asdict(self._settings)
+
+    def measure(
+        self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
+    ) -> Sequence[Outcome]:
+        """One mask per clip; a clip of one frame is `Failed`, one without motion is measured."""
+        del clips, facts  # what moves is asked, not what the caption says
+        return [self._measure(picture) for picture in frames]
+
+    def _measure(self, frames: Frames | None) -> Outcome:
+        if frames is None or len(frames.images) < 2:
+            return Failed("too_short", "one frame in the first seconds; wanted at least two")
+        size = {"mask_width": frames.width, "mask_height": frames.height, "entity_checked": False}
+        thing = find_thing(frames.images, self._settings.foreground)
+        if thing is None or not thing.mask.any():
+            return Measurement({**_NOTHING, **size})
+        return Measurement({**self._describe(thing, frames.width, frames.height), **size})
+
+    def _describe(self, thing: Thing, width: int, height: int) -> dict[str, Any]:
+        mask = enlarged(thing.mask, width, height)
+        box = box_of(mask)
+        if box is None:
+            return dict(_NOTHING)
+        x0, y0, x1, y1 = box
+        sides = touched_sides(mask, 0.05)
+        score = thing.separation * thing.agreement * thing.solidity * (1.0 - 0.25 * sides)
+        return {
+            "mask_rle": rle_encode(mask),
+            "x0": x0 / width,
+            "y0": y0 / height,
+            "x1": x1 / width,
+            "y1": y1 / height,
+            "score": score,
+            "second_score": thing.rival,
+            "instances": 1 + int(thing.rival >= self._settings.second_share),
+            "area": float(np.mean(mask)),
+            "largest_component": thing.largest,
+            "border_sides": sides,
+            "fill": fill_of_box(mask),
+            "crop_short_side_px": min(x1 - x0, y1 - y0),
+            "agreement": thing.agreement,
+            "separation": thing.separation,
+            "solidity": thing.solidity,
+            "leaves": thing.leaves,
+        }

@@ -1,0 +1,92 @@
+"""Bad input ends with one clear line and exit code 2, and overwrites nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Jobs
+
+
+def refused(jobs: Jobs, job: str, *arguments: str | Path) -> str:
+    said = jobs.run(job, *arguments, code=2)
+    lines = said.strip().splitlines()
+    assert len(lines) == 1, said
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_a_missing_corpus(jobs: Jobs, tmp_path: Path) -> None:
+    line = refused(jobs, "dataset", "--corpus", tmp_path / "no.csv", "--out", tmp_path / "run")
+    assert "no.csv" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_corpus_and_no_run_folder(jobs: Jobs, tmp_path: Path) -> None:
+    assert "--corpus" in refused(jobs, "dataset", "--out", tmp_path / "run")
+    assert "--out" in refused(jobs, "dataset", "--corpus", jobs.folder / "corpus.csv")
+
+
+def test_a_csv_without_videos(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("vidoe,caption\na.mp4,A dog.\n")
+    line = refused(jobs, "dataset", "--corpus", tmp_path / "a.csv", "--out", tmp_path / "run")
+    assert "vidoe" in line
+    assert "video" in line
+
+
+def test_a_folder_without_captions(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"x")
+    line = refused(jobs, "dataset", "--corpus", tmp_path / "clips", "--out", tmp_path / "run")
+    assert "caption" in line
+
+
+def test_an_unknown_key_names_the_nearest(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("[motion]\nstep = 0.5\n")
+    line = refused(jobs, "score", "--config", tmp_path / "run.toml")
+    assert "motion.step" in line
+    assert "step_s" in line
+    (tmp_path / "run.toml").write_text("[filters.motion.top55]\nmin = 0.5\n")
+    corpus = ("--corpus", jobs.folder / "corpus.csv", "--out", tmp_path / "run")
+    assert "top5" in refused(jobs, "score", "--config", tmp_path / "run.toml", *corpus)
+
+
+def test_another_manifest_in_the_run_folder(jobs: Jobs, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    jobs.run("probe", "--corpus", jobs.folder / "corpus.csv", "--out", out, "--runner", "local")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    (tmp_path / "other.csv").write_text("video,caption\na.mp4,A dog.\n")
+    line = refused(jobs, "probe", "--corpus", tmp_path / "other.csv", "--out", out)
+    assert "another manifest" in line
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_run_folder_that_cannot_be_written(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("I am a file")
+    corpus = ("--corpus", jobs.folder / "corpus.csv")
+    assert "file" in refused(jobs, "probe", *corpus, "--out", tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "I am a file"
+
+
+def test_a_full_disk_and_resuming_after_room_was_made(jobs: Jobs, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("only root may mount a small file system to fill")
+    try:
+        run = jobs.run_file("full", facts=str(small))
+        said = jobs.run("dataset", "--config", run, code=2)
+        last = said.strip().splitlines()[-1]
+        assert last.startswith("error: ")
+        assert "no space left" in last
+        subprocess.run([*mount[:4], "remount,size=64m", *mount[5:]], check=True)
+        jobs.run("dataset", "--config", run)
+        assert "5 samples" in jobs.run("verify", "--config", run)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
