@@ -14,7 +14,9 @@ from itertools import islice, takewhile
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
-from pipeline.clip import Failed, Measurement
+import pyarrow as pa
+
+from pipeline.clip import Failed, Measurement, Outcome
 from pipeline.decoder import Decoder
 from pipeline.errors import InputError
 from pipeline.filters import first_rejection
@@ -70,6 +72,7 @@ class Measuring:
                 [run.frames[position] for run in batch],
                 [run.task.facts for run in batch],
             )
+            outcomes = [_as_recorded(stage, outcome) for outcome in outcomes]
             if len(outcomes) != len(batch):
                 raise RuntimeError(
                     f"stage {stage.name} gave {len(outcomes)} outcomes for {len(batch)} clips"
@@ -136,6 +139,17 @@ class _Run:
         rejection = first_rejection(work.filters.get(stage.name, {}), self.task.facts[stage.name])
         if rejection is not None:
             self.fate = "failed" if rejection.failed else "rejected"
+
+
+def _as_recorded(stage: Stage, outcome: Outcome) -> Outcome:
+    """The outcome with the types of the stage's columns, as it will be read from the ledger.
+
+    So the next stage sees the same numbers whether it runs now or in another process tomorrow.
+    """
+    if isinstance(outcome, Failed):
+        return outcome
+    table = pa.RecordBatch.from_pylist([dict(outcome.values)], schema=stage.columns)
+    return Measurement(table.to_pylist()[0])
 
 
 def _batch_size(stages: Sequence[Stage]) -> int:

@@ -16,6 +16,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from pipeline.container import DecodeError, Header, open_video
 from pipeline.frames import Every, FrameRequest, Frames
 
+_LONGER = 2
+"""A header that tells less than the half is wrong about more than the length; ours."""
+
 
 class _Collector:
     """The pictures of one request, taken as the clip goes by."""
@@ -70,7 +73,8 @@ def read_whole(
     with open_video(path) as video:
         header = video.header
         _check_size(header, requests, max_bytes)
-        collectors = [_Collector(request, header, 2 * header.num_frames) for request in requests]
+        most = _LONGER * header.num_frames
+        collectors = [_Collector(request, header, most) for request in requests]
         length, held, last = 0, 0, None
         try:
             for picture in video.pictures:
@@ -78,6 +82,9 @@ def read_whole(
                 if held > max_bytes:
                     raise too_large(held, max_bytes)
                 length, last = length + 1, picture
+                if length > most:
+                    message = f"it holds more than {_LONGER} times the {header.num_frames} frames"
+                    raise DecodeError("unreadable", f"{message} that its header tells")
         except FFmpegError:
             pass  # the file breaks off here: how much is missing decides
         if last is None:

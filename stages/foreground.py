@@ -28,8 +28,8 @@ class ForegroundSettings:
     stay: float = 0.17
     sure_share: float = 0.15
     max_gap: float = 0.3
-    halo_px: float = 8.0
-    core: float = 0.25
+    halo_px: float = 4.0
+    core: float = 0.3
     unchanged: float = 0.3  # of the texture: less change where the flow says motion is a halo
     telling: float = 0.4
     sf: float = 0.5

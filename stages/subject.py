@@ -165,7 +165,7 @@ def _subject(text: Sequence[Token], phrase: NounPhrase, hidden: str) -> Subject:
     elif inner is not None and phrase.noun in (
         words("groups", "containers") | words("groups", "depictions")
     ):
-        phrase = replace(phrase, after=inner.after)
+        phrase = replace(phrase, after=inner.after, kind="object")
     end = _sentence_end(text, phrase.after)
     last = phrase.after - 1
     count = phrase.count + _joined(text, phrase, end)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from jobs.synthetic.background import BACKDROPS, GROUNDS
-from jobs.synthetic.nouns import NOUNS
+from jobs.synthetic.nouns import BY_WORD
 from jobs.synthetic.scene import Scene, Subject
-
-BY_WORD = {noun.word: noun for noun in NOUNS}
 
 LOOKS: dict[str, tuple[str, ...]] = {
     "plain": ("{first} {noun}", "{first} {noun}"),

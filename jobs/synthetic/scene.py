@@ -9,11 +9,9 @@ import cv2
 import numpy as np
 
 from jobs.synthetic.background import Place, paint
-from jobs.synthetic.nouns import NOUNS
+from jobs.synthetic.nouns import BY_WORD
 from jobs.synthetic.solid import Picture, draw, extent
 from jobs.synthetic.texture import COLOURS, surface
-
-BY_WORD = {noun.word: noun for noun in NOUNS}
 
 SPRITE_PX = 190.0
 """Pixels per unit at which a subject is drawn at most; larger ones are enlarged, as lenses do."""

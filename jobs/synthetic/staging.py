@@ -8,12 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from jobs.synthetic.background import PLACES, Place
-from jobs.synthetic.nouns import NOUNS
+from jobs.synthetic.nouns import BY_WORD, NOUNS
 from jobs.synthetic.scene import Actor, Camera, Route, Scene, Subject
 from jobs.synthetic.solid import extent
 from jobs.synthetic.texture import COLOURS, PATTERNS
-
-BY_WORD = {noun.word: noun for noun in NOUNS}
 
 MIN_SUBJECT_PX = 165
 """Short side of a kept subject: above the 128 px that a reference must have at least (ours)."""

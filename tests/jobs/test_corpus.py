@@ -105,7 +105,7 @@ def test_a_caption_says_what_is_in_the_clip():
         scene = plan.shots[0].scene
         if plan.caption and scene.actors:
             assert scene.actors[0].subject.noun[:-1] in plan.caption
-            assert ("two " in plan.caption) == (len(scene.actors) == 2)
+            assert ("two " in plan.caption.lower()) == (len(scene.actors) == 2)
             assert ("cluttered" in plan.caption) == (scene.clutter > 0)
 
 

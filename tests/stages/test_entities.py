@@ -81,7 +81,10 @@ CAPTIONS = [
     ("A cup of coffee stands on a table.", "cup of coffee", "object", 1),
     ("The video shows a slice of chocolate cake.", "chocolate cake", "object", 1),
     ("The video shows a statue of two lions.", "statue of two lions", "object", 1),
+    ("The video features a 3D model of a house.", "3D model of a house", "object", 1),
+    ("The video captures the beauty of a sunset over the sea.", "sunset", "natural scene", 1),
     # several
+    ("A family of ducks swims on a pond.", "ducks", "animal", 3),
     ("The video shows a man and a woman talking.", "man", "human", 2),
     ("The video shows a man in a suit and a woman in a red dress.", "man", "human", 2),
     ("The video features a man and woman in a kitchen.", "man", "human", 2),
