@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from jobs.settings import Run
 from pipeline import shards, storage
-from pipeline.config import dump
+from pipeline.config import dump, load
 from pipeline.errors import InputError
 from pipeline.filters import check_known, defaults, merge
 from pipeline.lease import Lease
@@ -30,6 +30,7 @@ from pipeline.units import Fleet
 from pipeline.work import Work
 from stages.appearance import Appearance
 from stages.entities import Entities
+from stages.latents import TINY, Latents
 from stages.motion import Motion
 from stages.probe import Probe
 from stages.sample import Sample
@@ -70,8 +71,17 @@ class House:
         return _samples_url(self.run, self.curation.manifest)
 
     @property
+    def text_place(self) -> str:
+        """Where the text encoder lies: as the run names it, or the tiny one of this corpus."""
+        return _text_place(self.run, self.curation.manifest)
+
+    @property
     def shards_url(self) -> str:
         return storage.join(self.out, "shards")
+
+    @property
+    def latents_url(self) -> str:
+        return storage.join(self.out, "latents")
 
     @property
     def measures(self) -> tuple[Stage, ...]:
@@ -105,9 +115,18 @@ class House:
 
     def build_shards(self) -> shards.ShardReport:
         """The kept clips' samples in shards, and their index."""
+        return self._pack("sample", self.samples_url, self.shards_url)
+
+    def build_latents(self) -> shards.ShardReport:
+        """The kept clips' latents in shards of their own, and their index."""
+        manifest = self.curation.manifest
+        return self._pack("latents", _encoded_url(self.run, manifest), self.latents_url)
+
+    def _pack(self, stage: str, from_url: str, to_url: str) -> shards.ShardReport:
+        """What this stage built, in shards."""
         verdicts = self.curation.verdicts()
         kept = verdicts.filter(pa.array([v == "kept" for v in verdicts["verdict"].to_pylist()]))
-        facts = self.curation.ledger.facts("sample")
+        facts = self.curation.ledger.facts(stage)
         rows = self.curation.manifest.rows.select(["clip_id", "source_id", "duplicate"])
         rows = rows.filter(pa.array([not d for d in rows["duplicate"].to_pylist()]))
         samples = kept.select(["clip_id"]).join(facts, "clip_id").join(rows, "clip_id")
@@ -117,15 +136,15 @@ class House:
                 "funnel above, and loosen a filter in the run file"
             )
         self.stop.listen()
-        with self._progress("shards", samples.num_rows) as shown:
+        with self._progress(to_url.rpartition("/")[2], samples.num_rows) as shown:
 
             def tick(done: int, total: int) -> None:
                 shown.update(done - shown.done, kept=done - shown.done)
 
             return shards.build(
                 samples,
-                self.samples_url,
-                self.shards_url,
+                from_url,
+                to_url,
                 self.run.shards.samples_per_shard,
                 tick,
                 self.stop,
@@ -160,15 +179,31 @@ class House:
         return Progress(name, total, status, runner=self.run.engine.runner)
 
 
-def open_house(run: Run, measure_all: bool = False) -> House:
+def open_house(run: Run, measure_all: bool = False, latents: bool = False) -> House:
     """Reads the corpus and claims the run folder. Raises InputError."""
-    house = look_at(run, measure_all)
+    house = look_at(run, measure_all, latents)
     _claim(run, house.curation.manifest)
     return house
 
 
-def look_at(run: Run, measure_all: bool = False) -> House:
-    """The same without writing anything."""
+def recorded(out: str) -> Run:
+    """What the run file in a run folder says. Raises InputError when there is none."""
+    own = storage.join(out, "config.toml")
+    if not out or not storage.exists(own):
+        raise InputError(f"found no run in {out or 'no folder'}, wanted --out RUN_FOLDER")
+    return load(own, Run, {"out": out})
+
+
+def recorded_text(run: Run) -> str:
+    """Where the text encoder of a run folder lies; its corpus need not be there any more."""
+    if run.latents.text != TINY:
+        return run.latents.text
+    note = json.loads(storage.read(storage.join(run.out, "manifest.json")))
+    return storage.join(_facts(run), note["id"], "text")
+
+
+def look_at(run: Run, measure_all: bool = False, latents: bool = False) -> House:
+    """The same without writing anything. latents: whether they belong to what makes a clip kept."""
     if not run.corpus.manifest:
         raise InputError(
             "found no corpus, wanted --corpus FILE_OR_FOLDER, or manifest under [corpus] in the "
@@ -178,6 +213,8 @@ def look_at(run: Run, measure_all: bool = False) -> House:
         raise InputError("found no run folder, wanted --out RUN_FOLDER, or out in the run file")
     manifest = read_manifest(run.corpus.manifest, run.corpus.videos or None)
     stages = _stages(run, manifest)
+    if latents:
+        stages = (*stages, _latents(run, manifest))
     check_known(run.filters, stages)
     filters = merge(defaults(stages), run.filters)
     ledger = Ledger(storage.join(_facts(run), manifest.id), stages)
@@ -204,6 +241,25 @@ def _facts(run: Run) -> str:
 
 def _samples_url(run: Run, manifest: Manifest) -> str:
     return storage.join(_facts(run), manifest.id, "samples")
+
+
+def _encoded_url(run: Run, manifest: Manifest) -> str:
+    return storage.join(_facts(run), manifest.id, "encoded")
+
+
+def _text_place(run: Run, manifest: Manifest) -> str:
+    if run.latents.text != TINY:
+        return run.latents.text
+    return storage.join(_facts(run), manifest.id, "text")
+
+
+def _latents(run: Run, manifest: Manifest) -> Latents:
+    return Latents(
+        run.latents,
+        _text_place(run, manifest),
+        _samples_url(run, manifest),
+        _encoded_url(run, manifest),
+    )
 
 
 def _claim(run: Run, manifest: Manifest) -> None:

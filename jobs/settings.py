@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.filters import FilterChange
+from pipeline.work import Limits, WorkerKind
 from stages.appearance import AppearanceSettings
 from stages.entities import EntitiesSettings
+from stages.latents import LatentsSettings
 from stages.motion import MotionSettings
 from stages.probe import ProbeSettings
 from stages.sample import SampleSettings
-
-from pipeline.filters import FilterChange
-from pipeline.work import Limits, WorkerKind
 from stages.segment import SegmentSettings
 
 
@@ -62,4 +62,5 @@ class Run:
     segment: SegmentSettings = SegmentSettings()
     sample: SampleSettings = SampleSettings()
     shards: ShardSettings = ShardSettings()
+    latents: LatentsSettings = field(default_factory=LatentsSettings)
     filters: Mapping[str, Mapping[str, FilterChange]] = field(default_factory=dict)

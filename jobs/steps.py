@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jobs.command import parser, read_run
 from jobs.curation import House, open_house
@@ -13,26 +13,36 @@ from pipeline.shards import ShardReport
 from pipeline.verdicts import funnel
 
 
-def take(doc: str | None, passes: Mapping[str, Sequence[str]], shards: bool = False) -> int:
-    """Runs the passes in their order, and builds the shards if asked; the exit code."""
+def take(
+    doc: str | None,
+    passes: Mapping[str, Sequence[str]],
+    shards: bool = False,
+    latents: bool = False,
+    prepare: Callable[[House], None] = lambda house: None,
+) -> int:
+    """Runs the passes in their order, and builds the shards if asked; the exit code.
+
+    shards, latents: which ones; prepare: what else has to be there before the passes.
+    """
     arguments = parser(doc)
     arguments.add_argument(
         "--all", action="store_true", help="measure also what an earlier stage rejected"
     )
     given = arguments.parse_args()
     started = time.monotonic()
-    with open_house(read_run(given), given.all) as house:
+    with open_house(read_run(given), given.all, latents) as house:
+        prepare(house)
         for name, stages in passes.items():
             report = house.measure(name, stages)
             print(_said(house, report, stages), flush=True)
             if not report.done:
                 return _stopped(house)
         print(f"\n{funnel(house.curation.verdicts(), house.curation.stages)}\n", flush=True)
-        if shards:
-            built = house.build_shards()
+        if shards or latents:
+            built = house.build_latents() if latents else house.build_shards()
             if built.dataset_id is None:
                 return _stopped(house)
-            print(_built(house, built))
+            print(_built(house.latents_url if latents else house.shards_url, built))
     print(f"{house.out}: done in {time.monotonic() - started:.1f} s")
     return 0
 
@@ -49,11 +59,12 @@ def _said(house: House, report: PassReport, stages: Sequence[str]) -> str:
     return f"{report.name}: nothing to do, every clip that needs it has been measured"
 
 
-def _built(house: House, report: ShardReport) -> str:
+def _built(url: str, report: ShardReport) -> str:
     state = "the index is new" if report.changed else "nothing changed"
     return (
-        f"shards: {report.samples} samples in {report.built} new and {report.reused} known shards "
-        f"({state}); dataset {(report.dataset_id or '')[:12]} in {house.shards_url}"
+        f"{url.rpartition('/')[2]}: {report.samples} samples in {report.built} new and "
+        f"{report.reused} known shards "
+        f"({state}); dataset {(report.dataset_id or '')[:12]} in {url}"
     )
 
 

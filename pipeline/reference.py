@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.errors import InputError
 from pipeline.mask import Box, box_of
+
+_log = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised when the picture changes; samples and adapters record it."""
@@ -66,6 +70,32 @@ def compose(
     resized = Image.fromarray(cutout).resize((width, height), Image.Resampling.BICUBIC)
     picture = Image.new("RGB", size, (255, 255, 255))
     picture.paste(resized, ((size[0] - width) // 2, (size[1] - height) // 2))
+    return np.array(picture)
+
+
+def read_reference(
+    name: str, content: bytes, size: tuple[int, int], settings: ReferenceSettings
+) -> np.ndarray:
+    """Anybody's picture as a reference, (height, width, 3) uint8 RGB.
+
+    With transparency it is cut out by it; without, it is taken as it is, fitted onto white, with a
+    warning. size: (width, height). Raises InputError, which begins with `name`.
+    """
+    try:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+        pixels = np.asarray(image.convert("RGBA"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{name}: cannot be read as a picture: {error}") from error
+    alpha = pixels[..., 3]
+    if not (alpha > 127).any():
+        raise InputError(f"{name}: is all transparent, wanted a picture of a subject")
+    if (alpha < 255).any():
+        return compose(pixels[..., :3], alpha, size, settings)
+    if image.size != size:
+        _log.warning("%s: has no transparency, so its background is taken for subject", name)
+    fitted = ImageOps.contain(image.convert("RGB"), size, Image.Resampling.BICUBIC)
+    picture = Image.new("RGB", size, (255, 255, 255))
+    picture.paste(fitted, ((size[0] - fitted.width) // 2, (size[1] - fitted.height) // 2))
     return np.array(picture)
 
 

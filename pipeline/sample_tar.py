@@ -12,6 +12,8 @@ from pipeline.errors import InputError
 
 MEMBERS = ("json", "mask.png", "mp4", "reference.png")
 """The files of a sample, each `<key>.<member>`."""
+LATENTS = ("safetensors",)
+"""The file of a sample that was encoded for training."""
 
 
 def tar_writer(file: io.BytesIO) -> TarWriter:
@@ -33,7 +35,7 @@ def pack(key: str, members: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(key: str, packed: bytes) -> dict[str, bytes]:
-    """The members of a sample: a whole tar, or its byte range of a shard.
+    """The members of a sample, encoded or not: a whole tar, or its byte range of a shard.
 
     Raises InputError when a member is damaged, missing or another sample's.
     """
@@ -46,6 +48,7 @@ def unpack(key: str, packed: bytes) -> dict[str, bytes]:
     except (tarfile.TarError, EOFError) as error:
         raise InputError(f"sample {key}: its tar is damaged: {error}") from error
     wanted = [f"{key}.{member}" for member in MEMBERS]
-    if sorted(members) != wanted:
+    encoded = [f"{key}.{member}" for member in LATENTS]
+    if sorted(members) not in (wanted, encoded):
         raise InputError(f"sample {key}: found members {sorted(members)}, wanted {wanted}")
     return {name.removeprefix(f"{key}."): content for name, content in members.items()}

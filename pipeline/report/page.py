@@ -7,7 +7,6 @@ are escaped, and the page's own policy forbids whatever would get past that.
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.report.sheet import SheetRow, fitted
-from pipeline.report.text import one_line
+from pipeline.report.text import escaped
 
 THUMBNAIL_PX = (196, 150)
 JPEG_QUALITY = 80
@@ -48,7 +47,15 @@ article p { margin: .1rem 0; max-width: 75em; }
 .verdict.failed { color: var(--failed); } .verdict.pending { color: var(--pending); }
 .pictures { display: flex; flex-wrap: wrap; gap: .5rem; margin-top: .4rem; }
 figure { margin: 0; } figcaption { font-size: .8rem; text-align: center; }
-img { display: block; border: 1px solid var(--rule); }
+img, video { display: block; border: 1px solid var(--rule); }
+video { image-rendering: pixelated; }
+.chart { max-width: 760px; width: 100%; height: auto; font-size: 12px; }
+.chart text { fill: currentColor; } .chart line { stroke: var(--rule); }
+.chart polyline { fill: none; stroke-width: 2; }
+.chart polyline.s0 { stroke: #2da44e; } .chart text.s0 { fill: #2da44e; }
+.chart polyline.s1 { stroke: #d97706; } .chart text.s1 { fill: #d97706; }
+.chart polyline.s2 { stroke: #3b82f6; } .chart text.s2 { fill: #3b82f6; }
+.chart polyline.s3 { stroke: #8b949e; stroke-width: 1; } .chart text.s3 { fill: #8b949e; }
 """
 
 
@@ -78,17 +85,20 @@ def write_page(
     rows: Iterable[SheetRow],
     facts: Mapping[str, str],
     folder: str,
+    sections: Sequence[str] = (),
 ) -> str:
     """Writes `index.html` below a url and returns its url.
 
     facts: what to know of the run (corpus, dataset, settings), in order. rows: the clips to show,
     in order; they are grouped by outcome and by the measure or stage that their verdict names.
+    sections: what stands before them, as HTML that is escaped already.
     """
     parts = [
         f"<h1>{_text(title)}</h1>",
         _facts(facts),
         "<h2>How far the clips got</h2>",
         _funnel(funnel_rows),
+        *sections,
         *_clips(rows),
     ]
     page = f"""<!doctype html>
@@ -97,7 +107,7 @@ def write_page(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data:; media-src 'self' file:; style-src 'unsafe-inline'">
 <title>{_text(title)}</title>
 <style>{STYLE}</style>
 </head>
@@ -112,7 +122,7 @@ def write_page(
 
 
 def _text(text: str, limit: int = 300) -> str:
-    return html.escape(one_line(text, limit))
+    return escaped(text, limit)
 
 
 def _facts(facts: Mapping[str, str]) -> str:
@@ -169,13 +179,14 @@ def _clip(row: SheetRow, outcome: str) -> str:
         f'<p dir="auto">{_text(row.caption, 1000) or "(no caption)"}</p>',
     ]
     pictures = zip(row.pictures, row.labels, strict=False)
-    figures = "".join(_figure(picture, label) for picture, label in pictures)
+    figures = "".join(figure(picture, label) for picture, label in pictures)
     if figures:
         lines.append(f'<div class="pictures">{figures}</div>')
     return "<article>" + "\n".join(line for line in lines if line) + "</article>"
 
 
-def _figure(picture: np.ndarray, label: str) -> str:
+def figure(picture: np.ndarray, label: str) -> str:
+    """A (H, W, 3) uint8 RGB picture inside the page, with its label below."""
     thumbnail = fitted(picture, THUMBNAIL_PX)
     buffer = io.BytesIO()
     thumbnail.save(buffer, "JPEG", quality=JPEG_QUALITY)

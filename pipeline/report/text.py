@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import html
+
+
+def escaped(text: str, limit: int = 300) -> str:
+    """One line of it, as text of a page."""
+    return html.escape(one_line(text, limit))
+
 
 def one_line(text: str, limit: int) -> str:
     """At most `limit` characters on one line, with an ellipsis where something was cut.

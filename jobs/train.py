@@ -1,0 +1,221 @@
+"""Trains an adapter on a frozen base, or a base from scratch, on the latents of a run.
+
+Started again, it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.command import finish
+from jobs.curation import recorded, recorded_text
+from jobs.train_settings import TrainRun
+from model.config import TINY, AdapterConfig, TransformerConfig
+from model.errors import ModelError
+from model.text import TextEncoder
+from model.transformer import CustomVideoX
+from model.weights import Base, identify_base, init_tiny_base, load_base
+from pipeline import storage
+from pipeline.config import dump, load
+from pipeline.errors import InputError
+from pipeline.lease import Lease
+from pipeline.stop import Stop
+from training.checkpoint import Weights, find, flat, is_checkpoint, read_state
+from training.dataset import LatentDataset
+from training.held_out import hold_out, split
+from training.metrics import TrainingProgress
+from training.objective import noise_schedule
+from training.step import DivergedError, Training
+from training.trainer import Course, Trainer
+from training.weights import AdapterWeights, BaseWeights
+
+_TINY = "tiny"
+_ELSEWHERE = ("out", "name", "latents", "text", "base", "threads")
+"""Keys that say where things are: what they hold is in the identity of a run instead."""
+
+
+def main() -> int:
+    """0 when all steps are done; 1 when the loss is not a number any more."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", metavar="RUN.toml", help="the run file of the training")
+    parser.add_argument("--out", help="run folder")
+    given = parser.parse_args()
+    run = load(given.config, TrainRun, {"out": given.out})
+    if not run.out:
+        raise InputError("found no run folder, wanted --out RUN_FOLDER, or out in the run file")
+    stop = Stop()
+    stop.listen()
+    try:
+        return _train(run, stop)
+    except ModelError as error:
+        raise InputError(str(error)) from error
+
+
+def _train(run: TrainRun, stop: Stop) -> int:
+    folder = storage.local(storage.join(run.out, run.name))
+    if folder is None:
+        raise InputError(f"{run.out}: a training writes to a local folder; name one with --out")
+    with Lease(str(folder / "lease.json")):
+        if run.threads:
+            torch.set_num_threads(run.threads)
+        subject = _open(run, LatentDataset(run.latents or storage.join(run.out, "latents")))
+        trainer = _trainer(run, folder, subject)
+        storage.write(str(folder / "config.toml"), dump(run).encode())
+        print(_said(run, folder, subject), flush=True)
+
+        def progress(left: int) -> TrainingProgress:
+            return TrainingProgress(run.name, left, str(folder / "status.json"))
+
+        try:
+            report = trainer.run(stop, progress)
+        except DivergedError as error:
+            print(f"error: {error}", flush=True)
+            return 1
+    if not report.done:
+        print(f"{folder}: stopped after step {report.step}; the same command goes on from here")
+        return stop.exit_code
+    print(f"{folder}: step {report.step} of {run.loop.steps} done; weights in {report.checkpoint}")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is trained, on what."""
+
+    dataset: LatentDataset
+    model: CustomVideoX
+    weights: Weights
+    base: str
+    null_text: Tensor
+
+
+def _open(run: TrainRun, dataset: LatentDataset) -> _Subject:
+    """Loads the base and puts the adapter on it. Raises InputError, ModelError."""
+    adapter = None if run.adapter == "none" else run.adapter
+    if adapter is not None and adapter.erae.train:
+        raise InputError(
+            "adapter.erae.train: found true; training knows no region: set it to false"
+        )
+    if run.base == _TINY and adapter is not None:
+        raise InputError(
+            f'base: found "{_TINY}" and an adapter; train the tiny base first, with adapter = '
+            '"none", and name its folder here'
+        )
+    if run.base == _TINY:
+        base = Base(_TINY, "", f"random weights of seed {run.loop.seed}")
+        transformer = init_tiny_base(run.loop.seed, _fitting(dataset))
+    else:
+        place = find(run.base)
+        _check_codec(place, dataset)
+        base = identify_base(place)
+        trains_base = adapter is None or run.base_dtype == "f32"
+        transformer = load_base(place, torch.float32 if trains_base else torch.bfloat16)
+    _check_sizes(run, transformer.config, dataset)
+    model = CustomVideoX(transformer, adapter, run.loop.seed)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    weights = (
+        BaseWeights(model)
+        if adapter is None
+        else AdapterWeights(model, base, {"dataset": dataset.dataset_id, **dataset.made_with})
+    )
+    return _Subject(dataset, model, weights, base.fingerprint, _null_text(run, adapter, dataset))
+
+
+def _trainer(run: TrainRun, folder: Path, subject: _Subject) -> Trainer:
+    dataset, model = subject.dataset, subject.model
+    numbers, aside = split(run.loop.seed, dataset.source_ids, run.held_out.share)
+    course = Course(
+        dataset,
+        numbers,
+        hold_out(run.loop.seed, aside, dataset.source_ids, dataset.__getitem__, run.held_out),
+        subject.null_text,
+        with_reference=run.adapter != "none",
+    )
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    training = Training(model, trained, noise_schedule(run.snr_shift), run.optimizer)
+    return Trainer(folder, training, subject.weights, course, run.loop, _identity(run, subject))
+
+
+def _identity(run: TrainRun, subject: _Subject) -> dict[str, Any]:
+    """All that the numbers of this training depend on, by dotted key."""
+    settings = {key: value for key, value in flat(run).items() if key not in _ELSEWHERE}
+    made_with = {f"latents.{what}": value for what, value in subject.dataset.made_with.items()}
+    return {**settings, **made_with, "dataset": subject.dataset.dataset_id, "base": subject.base}
+
+
+def _fitting(dataset: LatentDataset) -> TransformerConfig:
+    """The tiny base for latents of this size."""
+    frames, _, height, width = dataset[0].video.shape
+    tokens, dim = dataset[0].text.shape
+    return replace(
+        TINY,
+        text_embed_dim=dim,
+        max_text_seq_length=tokens,
+        sample_width=width,
+        sample_height=height,
+        sample_frames=4 * (frames - 1) + 1,
+    )
+
+
+def _check_codec(place: str, dataset: LatentDataset) -> None:
+    """A base of ours knows the codec and the text encoder that it was trained on."""
+    folder = storage.local(place)
+    if folder is None or not is_checkpoint(folder):
+        return
+    known = read_state(folder).settings
+    for what, here in dataset.made_with.items():
+        there = known[f"latents.{what}"]
+        if there != here:
+            raise InputError(
+                f"{dataset.url}: these latents were made by the {what} {here}, the base {place} "
+                f"was trained on {there}; make them again with that one, or train another base"
+            )
+
+
+def _check_sizes(run: TrainRun, config: Any, dataset: LatentDataset) -> None:
+    sample = dataset[0]
+    channels, dim = sample.video.shape[1], sample.text.shape[1]
+    for what, here, wanted in (
+        ("channels", channels, config["in_channels"]),
+        ("numbers per text token", dim, config["text_embed_dim"]),
+    ):
+        if here != wanted:
+            raise InputError(
+                f"{dataset.url}: found latents of {here} {what}, the base {run.base} wants "
+                f"{wanted}; make them with the base's own codec and text encoder"
+            )
+
+
+def _null_text(run: TrainRun, adapter: AdapterConfig | None, dataset: LatentDataset) -> Tensor:
+    """(L, D) fp32: what stands for a dropped text."""
+    like = dataset[0].text
+    if (adapter.null_text if adapter else run.null_text) == "zeros":
+        return torch.zeros_like(like)
+    place = run.text or recorded_text(recorded(run.out))
+    for dtype in (torch.float32, torch.bfloat16):
+        encoder = TextEncoder(place, like.shape[0], dtype)
+        if encoder.fingerprint() == dataset.made_with["text"]:
+            return encoder.encode([""])[0].float().cpu()
+    raise InputError(
+        f"text: {place} is not the encoder that made the text of {dataset.url}; name that one, "
+        "or make the latents again"
+    )
+
+
+def _said(run: TrainRun, folder: Path, subject: _Subject) -> str:
+    what = "all weights" if run.adapter == "none" else f"an adapter of rank {run.adapter.rank}"
+    weights = sum(p.numel() for p in subject.model.parameters() if p.requires_grad)
+    return (
+        f"{folder}: trains {what} ({weights:,}) on {len(subject.dataset)} samples of dataset "
+        f"{subject.dataset.dataset_id[:12]}, {run.loop.batch * run.loop.accumulate} a step"
+    )
+
+
+if __name__ == "__main__":
+    finish(main)

@@ -1,0 +1,41 @@
+"""The run file of a training: one frozen dataclass per table, owned by what it configures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from model.config import AdapterConfig
+from training.held_out import HeldOutSettings
+from training.step import OptimizerSettings
+from training.trainer import LoopSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRun:
+    """A whole run file.
+
+    out: the run folder; name: of the training's folder in it. latents: where they lie, "" for
+    those of the run folder. text: the encoder that made their text, for the prompt of a drop; ""
+    for the one that the run folder's own run file names.
+
+    base: a hub name, a folder as diffusers saves it, a training's folder or checkpoint, or "tiny",
+    a small one of random weights that fits the latents. adapter: its settings, or "none" to train
+    all weights of the base. null_text: what a dropped text becomes without an adapter. snr_shift:
+    1.0 for CogVideoX-5B, 3.0 for the 2B. threads: of torch on the CPU, 0 for its own choice; the
+    last bits of a sum depend on them.
+    """
+
+    out: str = ""
+    name: str = "train"
+    latents: str = ""
+    text: str = ""
+    base: str = "THUDM/CogVideoX-5b"  # paper, 6.1
+    base_dtype: Literal["bf16", "f32"] = "bf16"  # as the 5B was trained
+    adapter: AdapterConfig | Literal["none"] = field(default_factory=AdapterConfig)
+    null_text: Literal["empty", "zeros"] = "empty"  # as diffusers samples
+    snr_shift: float = 1.0
+    threads: int = 0
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    held_out: HeldOutSettings = field(default_factory=HeldOutSettings)

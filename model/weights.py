@@ -1,0 +1,296 @@
+"""Weights on disk: the base in diffusers' format, the adapter as a PEFT file with a header.
+
+The file's names are PEFT's, so that tools can read it; but it belongs on reference tokens only,
+and a stock pipeline would apply it to all. `load_adapter` is the one that reads it right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from model.config import TINY, AdapterConfig, EraeConfig, TabConfig, TransformerConfig
+from model.errors import ModelError
+from model.transformer import CustomVideoX
+
+_HEADER = "customvideox"
+_FORMAT = 1
+_PREFIX = "transformer."  # of names and settings, as diffusers' pipelines write them
+_TARGETS = ["to_k", "to_out.0", "to_q", "to_v"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Which base an adapter belongs to.
+
+    name: of the hub or a folder; revision: of the hub, "" elsewhere; fingerprint: SHA-256 over the
+    transformer's config and weight files.
+    """
+
+    name: str
+    revision: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterHeader:
+    """What an adapter file says about itself.
+
+    made_with: what the training's data was made with, e.g. the version of the reference's rule,
+    stride and size.
+    """
+
+    config: AdapterConfig
+    base: Base
+    made_with: Mapping[str, str]
+
+
+def init_tiny_base(seed: int, config: TransformerConfig = TINY) -> CogVideoXTransformer3DModel:
+    """A base of random weights that follow from the seed alone, in fp32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CogVideoXTransformer3DModel(**config.keywords())
+
+
+def save_base(transformer: CogVideoXTransformer3DModel, folder: Path) -> None:
+    """Writes <folder>/transformer as diffusers' pipelines have it."""
+    transformer.save_pretrained(folder / "transformer", safe_serialization=True)
+
+
+def load_base(
+    path_or_name: str | Path, dtype: torch.dtype = torch.float32
+) -> CogVideoXTransformer3DModel:
+    """The transformer of a local folder (a pipeline's or its own) or of a name on the hub.
+
+    Raises ModelError when it is not there, or is no text-to-video CogVideoX 1.0.
+    """
+    folder = _base_folder(path_or_name)
+    _check_kind(path_or_name, _read_config(folder))
+    try:
+        loaded = CogVideoXTransformer3DModel.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+        base, told = cast(tuple[CogVideoXTransformer3DModel, dict[str, list[str]]], loaded)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise ModelError(f"{path_or_name}: the base cannot be read: {reason}") from error
+    if told["missing_keys"]:
+        raise ModelError(
+            f"{path_or_name}: the base cannot be read: {len(told['missing_keys'])} weights are "
+            f"missing, as {min(told['missing_keys'])}; fetch or save it again"
+        )
+    return base
+
+
+def identify_base(path_or_name: str | Path) -> Base:
+    """Reads every byte of the base's weights: seconds for a 5B."""
+    folder = _base_folder(path_or_name)
+    config = {k: v for k, v in _read_config(folder).items() if not k.startswith("_")}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as weights:
+            digest.update(hashlib.file_digest(weights, "sha256").digest())
+    # The hub's cache keeps its files in .../snapshots/<revision>/transformer.
+    revision = folder.parent.name if folder.parent.parent.name == "snapshots" else ""
+    return Base(str(path_or_name), revision, digest.hexdigest())
+
+
+def save_adapter(
+    model: CustomVideoX, file: Path, base: Base, made_with: Mapping[str, str] | None = None
+) -> None:
+    """Writes the adapter at once or not at all, fp32 safetensors."""
+    if model.lora is None or model.adapter is None:
+        raise ModelError(f"{file}: the model has no adapter to save; give it one")
+    weights = {
+        _PREFIX + name: weight.detach().cpu().contiguous()
+        for name, weight in model.lora.state_dict().items()
+    }
+    header = {
+        "format": _FORMAT,
+        "ref_only": True,
+        "config": asdict(model.adapter),
+        "base": asdict(base),
+        "made_with": dict(made_with or {}),
+    }
+    metadata = {
+        "format": "pt",
+        "lora_adapter_metadata": json.dumps(_peft_settings(model.adapter), sort_keys=True),
+        _HEADER: json.dumps(header, sort_keys=True),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _written_at_once(file) as unfinished:
+        save_file(weights, unfinished, metadata)
+
+
+def read_header(file: Path) -> AdapterHeader:
+    """What the adapter file says; its weights stay on disk."""
+    with _opened(file) as opened:
+        text = (opened.metadata() or {}).get(_HEADER)
+    if text is None:
+        raise ModelError(
+            f"{file}: found no CustomVideoX header; wanted an adapter that this project trained"
+        )
+    header = json.loads(text)
+    if header["format"] != _FORMAT:
+        raise ModelError(
+            f"{file}: found an adapter file of format {header['format']}; wanted {_FORMAT}: "
+            "read it with the version that wrote it"
+        )
+    return AdapterHeader(
+        _adapter_config(header["config"]), Base(**header["base"]), header["made_with"]
+    )
+
+
+def load_adapter(model: CustomVideoX, file: Path, base: Base) -> AdapterHeader:
+    """Puts the file's weights into the model's adapter.
+
+    Raises ModelError when the file was trained on another base, with other settings (those that
+    act in sampling alone may differ) or has other shapes.
+    """
+    header = read_header(file)
+    if model.lora is None or model.adapter is None:
+        raise ModelError(f"{file}: the model has no adapter to load this into; give it one")
+    if header.base.fingerprint != base.fingerprint:
+        raise ModelError(
+            f"{file}: this adapter was trained on {header.base.name} "
+            f"({header.base.fingerprint[:12]}); found the base {base.name} "
+            f"({base.fingerprint[:12]}): load the one that it belongs to"
+        )
+    _check_settings(file, header.config, model.adapter)
+    with _opened(file) as opened:
+        names = opened.keys()
+        weights = {name.removeprefix(_PREFIX): opened.get_tensor(name) for name in names}
+    _check_shapes(file, weights, model.lora.state_dict())
+    model.lora.load_state_dict(weights)
+    return header
+
+
+def _peft_settings(adapter: AdapterConfig) -> dict[str, Any]:
+    settings = {
+        "bias": "none",
+        "init_lora_weights": True,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": 0.0,
+        "r": adapter.rank,
+        "target_modules": _TARGETS,
+    }
+    return {_PREFIX + name: value for name, value in settings.items()}
+
+
+def _adapter_config(kept: Mapping[str, Any]) -> AdapterConfig:
+    delta = kept["delta"] if isinstance(kept["delta"], str) else tuple(kept["delta"])
+    parts = {"delta": delta, "tab": TabConfig(**kept["tab"]), "erae": EraeConfig(**kept["erae"])}
+    return AdapterConfig(**{**kept, **parts})
+
+
+def _check_settings(file: Path, found: AdapterConfig, wanted: AdapterConfig) -> None:
+    for name, trained in _trained_settings(found).items():
+        here = _trained_settings(wanted)[name]
+        if trained != here:
+            raise ModelError(
+                f"{file}: this adapter was trained with {name} = {trained!r}; the run has {here!r}:"
+                f" set {name} to what it was trained with"
+            )
+
+
+def _trained_settings(config: AdapterConfig) -> dict[str, Any]:
+    """What changes the weights, flat. ERAE's map is a setting of sampling unless it was trained."""
+    flat = {
+        f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("tab", "erae")
+    }
+    tab = {f"tab.{k}": v for k, v in asdict(config.tab).items() if k != "sample"}
+    erae = {f"erae.{k}": v for k, v in asdict(config.erae).items() if k != "sample"}
+    return {**flat, **tab, **(erae if config.erae.train else {"erae.train": False})}
+
+
+def _check_shapes(
+    file: Path, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> None:
+    for name in sorted(found.keys() | wanted.keys()):
+        shapes = [tuple(some[name].shape) if name in some else None for some in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            raise ModelError(
+                f"{file}: found {name} of shape {shapes[0]}; wanted {shapes[1]}: "
+                "this adapter is for a base of another size"
+            )
+
+
+def _base_folder(path_or_name: str | Path) -> Path:
+    """The folder that holds the transformer's config.json, fetched from the hub if it must be."""
+    local = Path(path_or_name).expanduser()
+    for folder in (local / "transformer", local):
+        if (folder / "config.json").is_file():
+            return folder
+    try:
+        if local.exists():
+            raise ModelError(
+                f"{path_or_name}: found no transformer/config.json; wanted a CogVideoX folder as "
+                "diffusers saves it"
+            )
+        found = snapshot_download(str(path_or_name), allow_patterns="transformer/*")
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{path_or_name}: found neither a folder nor a model of this name on the hub; wanted "
+            "a CogVideoX base: check the name, or download it first"
+        ) from error
+    return Path(found) / "transformer"
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{folder}: config.json is not JSON: {error}") from error
+
+
+def _check_kind(path_or_name: str | Path, config: Mapping[str, Any]) -> None:
+    if config.get("_class_name", "CogVideoXTransformer3DModel") != "CogVideoXTransformer3DModel":
+        raise ModelError(
+            f"{path_or_name}: found a {config['_class_name']}; wanted a CogVideoX transformer"
+        )
+    if config.get("in_channels", 16) != 16:
+        raise ModelError(
+            f"{path_or_name}: found image-to-video weights ({config['in_channels']} channels); "
+            "wanted a text-to-video base of 16: use CogVideoX-2b or CogVideoX-5b"
+        )
+    if config.get("patch_size_t") is not None:
+        raise ModelError(
+            f"{path_or_name}: found CogVideoX 1.5 (patches of {config['patch_size_t']} frames); "
+            "wanted 1.0: use CogVideoX-2b or CogVideoX-5b"
+        )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, "pt") as opened:
+            yield opened
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{file}: wanted an adapter file, and it cannot be read: {error}"
+        ) from error
+
+
+@contextmanager
+def _written_at_once(file: Path) -> Iterator[Path]:
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,196 @@
+"""`python -m jobs.train` with the real networks, small: a base from scratch, an adapter on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from small_latents import DIM, TOKENS, small_latents
+
+from jobs.train import main
+from model.text import TextEncoder, build_tiny
+from pipeline.errors import InputError
+from training.checkpoint import find
+from training.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
+RUN_FILE = """
+out = "{folder}"
+name = "{name}"
+text = "{text}"
+base = "{base}"
+base_dtype = "f32"
+threads = 1
+{adapter}
+[optimizer]
+learning_rate = {rate}
+[loop]
+steps = {steps}
+batch = 2
+accumulate = 1
+checkpoint_every = 3
+[held_out]
+share = 0.3
+samples = 4
+draws = 1
+every = 3
+"""
+ADAPTER = "[adapter]\nrank = 4\nalpha = 4"
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with latents, and a base that was trained for six steps."""
+    folder = tmp_path_factory.mktemp("run")
+    text = folder / "text"
+    build_tiny(str(text), ["A ball rolls."], dim=DIM)
+    small_latents(folder, text=TextEncoder(str(text), TOKENS).fingerprint())
+    torch.set_num_threads(1)
+    _run(_run_file(folder, "base", 'adapter = "none"', base="tiny"))
+    return folder
+
+
+def _run_file(folder: Path, name: str, adapter: str = ADAPTER, steps: int = 6, **values) -> Path:
+    known = {"base": str(folder / "base"), "text": str(folder / "text"), "rate": 1e-3, **values}
+    path = folder / f"{name}.toml"
+    path.write_text(
+        RUN_FILE.format(folder=folder, name=name, adapter=adapter, steps=steps, **known)
+    )
+    return path
+
+
+def _run(file: Path, code: int = 0) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train", "--config", str(file)])
+        heard = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            assert main() == code
+        finally:
+            for number, handler in heard.items():
+                signal.signal(number, handler)
+
+
+def _tensors(file: Path) -> dict[str, bytes]:
+    with safe_open(file, "numpy") as opened:
+        names = opened.keys()
+        return {name: opened.get_tensor(name).tobytes() for name in names}
+
+
+def _newest(folder: Path) -> Path:
+    return Path(find(str(folder)))
+
+
+def _start_without_ray(file: Path) -> subprocess.Popen[str]:
+    code = ["import runpy, sys", "sys.modules['ray'] = None", "sys.argv[0] = 'train'"]
+    code += ["runpy.run_module('jobs.train', run_name='__main__')"]
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(code), "--config", str(file)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_an_adapter_changes_only_itself_and_learns(folder: Path):
+    base = _tensors(next(_newest(folder / "base").glob("transformer/*.safetensors")))
+    _run(_run_file(folder, "adapter"))
+    newest = _newest(folder / "adapter")
+    assert newest.name == "step-00000006"
+    assert {file.name for file in newest.iterdir()} == {
+        "adapter.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    }
+    assert _tensors(next(_newest(folder / "base").glob("transformer/*.safetensors"))) == base
+    lines = read_metrics(folder / "adapter" / "metrics.jsonl")
+    none = {line["held_out_none"] for line in lines if "held_out_none" in line}
+    base_end = read_metrics(folder / "base" / "metrics.jsonl")[-1]["held_out_none"]
+    assert none == {base_end}
+    assert lines[0]["held_out_right"] != lines[-1]["held_out_right"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "number"), [(ADAPTER, signal.SIGKILL), ('adapter = "none"', signal.SIGTERM)]
+)
+def test_interrupted_where_there_is_no_ray_it_goes_on_to_the_same_weights(
+    folder: Path, adapter: str, number: signal.Signals
+):
+    kind = "adapters" if adapter == ADAPTER else "bases"
+    base = str(folder / "base") if adapter == ADAPTER else "tiny"
+    _run(_run_file(folder, f"{kind}-whole", adapter, steps=40, base=base))
+    file = _run_file(folder, f"{kind}-stopped", adapter, steps=40, base=base)
+    process = _start_without_ray(file)
+    metrics = folder / f"{kind}-stopped" / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while len(read_metrics(metrics)) < 6 and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number, said
+    else:
+        assert process.returncode == 143, said
+        assert "the same command goes on from here" in said
+    stopped = int(_newest(folder / f"{kind}-stopped").name.removeprefix("step-"))
+    assert 1 < stopped < 40
+    _run(file)
+    whole, resumed = (_newest(folder / f"{kind}-{how}") for how in ("whole", "stopped"))
+    files = [path.relative_to(whole) for path in whole.rglob("*.safetensors")]
+    assert len(files) == 2
+    for name in files:
+        assert _tensors(whole / name) == _tensors(resumed / name)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"base": "tiny"}, 'base: found "tiny" and an adapter; train the tiny base first'),
+        ({"base": "/nowhere"}, "/nowhere: found neither a folder nor a model"),
+        ({"text": "/nowhere"}, "text: found no T5 encoder"),
+        ({"adapter": "[adapter]\nrankk = 3"}, "unknown key adapter.rankk; did you mean rank"),
+        ({"adapter": "[adapter.erae]\ntrain = true"}, "adapter.erae.train: found true"),
+        ({"adapter": 'adapter = "some"'}, 'adapter: found "some", wanted .*none'),
+        ({"steps": 0}, "loop.steps: found 0, wanted 1 or more"),
+        ({"rate": -1}, "optimizer.learning_rate: found -1.0, wanted above 0"),
+        ({"rate": '"fast"'}, 'optimizer.learning_rate: found "fast", wanted a number'),
+    ],
+)
+def test_bad_input_is_one_line(folder: Path, values: dict, error: str):
+    with pytest.raises(InputError, match=error) as raised:
+        _run(_run_file(folder, "bad", **values))
+    assert "\n" not in str(raised.value)
+
+
+def test_latents_of_another_codec_than_the_base_s_are_refused(folder: Path, tmp_path: Path):
+    url = small_latents(tmp_path, codec="vae")
+    file = _run_file(folder, "other-codec")
+    file.write_text(f'latents = "{url}"\n{file.read_text()}')
+    with pytest.raises(InputError, match=r"made by the codec vae, the base .* trained on dct"):
+        _run(file)
+
+
+def test_no_latents_is_one_line(folder: Path, tmp_path: Path):
+    file = _run_file(folder, "no-latents")
+    file.write_text(f'latents = "{tmp_path}/none"\n{file.read_text()}')
+    with pytest.raises(InputError, match=r"found no latents; run `python -m jobs.latents`"):
+        _run(file)
+
+
+def test_a_checkpoint_of_another_config_is_refused_by_its_key(folder: Path):
+    _run(_run_file(folder, "changed", steps=3))
+    with pytest.raises(InputError, match=r"optimizer.learning_rate = 0.001, the run 0.002"):
+        _run(_run_file(folder, "changed", steps=3, rate=2e-3))
+    with pytest.raises(InputError, match=r"adapter.rank = 4, the run 5"):
+        _run(_run_file(folder, "changed", "[adapter]\nrank = 5\nalpha = 4", steps=3))

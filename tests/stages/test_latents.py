@@ -1,0 +1,159 @@
+"""Latents: what is in the file of a sample, and that it follows from its inputs alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load
+
+from model.codec import DctCodec
+from model.text import TextEncoder, build_tiny
+from pipeline import storage, video
+from pipeline.clip import Clip, Failed, Measurement, clip_id
+from pipeline.errors import InputError
+from pipeline.sample_tar import pack, unpack
+from pipeline.video import VideoSettings
+from stages.latents import Latents, LatentsSettings, encode_pictures
+
+CAPTION = "A red ball rolls over a floor, and the red ball stops."
+SETTINGS = LatentsSettings("dct", "tiny", 96, 64, max_tokens=24, weights="f32", dtype="f32")
+CLIP = Clip(clip_id("ball.mp4"), "ball.mp4", "/nowhere/ball.mp4", CAPTION, "source")
+
+
+class Place:
+    """A folder with one sample and a text encoder."""
+
+    def __init__(self, folder: Path, images: np.ndarray, reference: np.ndarray) -> None:
+        self.folder = folder
+        self.text = str(folder / "text")
+        build_tiny(self.text, [CAPTION])
+        file = io.BytesIO()
+        Image.fromarray(reference).save(file, "PNG")
+        members = {
+            "json": json.dumps({"caption": CAPTION}).encode(),
+            "mask.png": b"",
+            "mp4": video.encode(images, VideoSettings(192, 128)),
+            "reference.png": file.getvalue(),
+        }
+        storage.create(str(folder / "samples/ball.tar"), pack(CLIP.clip_id, members))
+
+    def stage(self, settings: LatentsSettings = SETTINGS, out: str = "out") -> Latents:
+        folder = self.folder
+        stage = Latents(settings, self.text, str(folder / "samples"), str(folder / out))
+        stage.setup()
+        return stage
+
+    def built(self, stage: Latents, phrase: str = "red ball", name: str = "ball.tar") -> Any:
+        facts = {"sample": {"name": name, "sha256": "0"}, "entities": {"phrase": phrase}}
+        (outcome,) = stage.measure([CLIP], [None], [facts])
+        return outcome
+
+    def blob(self, outcome: Any, out: str = "out") -> bytes:
+        assert isinstance(outcome, Measurement), outcome
+        packed = (self.folder / out / outcome.values["name"]).read_bytes()
+        (content,) = unpack(CLIP.clip_id, packed).values()
+        return content
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, texture: Callable[..., np.ndarray]) -> Place:
+    wide = texture(128, 400, 1) // 2 + 50
+    images = np.stack([wide[:, 8 * n : 8 * n + 192] for n in range(25)])
+    return Place(tmp_path_factory.mktemp("latents"), images, texture(128, 192, 2))
+
+
+def test_video_reference_and_text_are_what_the_encoders_say(place: Place) -> None:
+    stage = place.stage()
+    tensors = load(place.blob(place.built(stage)))
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "video": (16, 7, 8, 12),
+        "reference": (16, 1, 8, 12),
+        "text": (24, 64),
+    }
+    text = TextEncoder(place.text, 24).encode([CAPTION])[0]
+    assert torch.equal(tensors["text"], text)
+    members = unpack(CLIP.clip_id, (place.folder / "samples/ball.tar").read_bytes())
+    pictures = video.decode(members["mp4"])
+    decoded = DctCodec().decode(tensors["video"][None])[0].permute(1, 2, 3, 0)
+    small = np.stack([np.asarray(Image.fromarray(p).reduce(2)) for p in pictures])
+    error = (decoded.numpy() + 1) * 127.5 - small
+    assert 20 * np.log10(255 / np.sqrt((error**2).mean())) > 20
+
+
+def test_the_metadata_names_the_entity_by_its_tokens(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(place.blob(place.built(place.stage())))
+    with safe_open(tmp_path / "blob", "pt") as file:
+        about = file.metadata()
+    assert about["key"] == CLIP.clip_id
+    assert about["caption"] == CAPTION
+    tokens = json.loads(about["entity_tokens"])
+    assert tokens == TextEncoder(place.text, 24).spans(CAPTION, "red ball")
+    assert len(tokens) == 4
+    assert about["codec"] == DctCodec().fingerprint()
+    assert about["text"] == TextEncoder(place.text, 24).fingerprint()
+
+
+def test_built_twice_it_is_one_file_and_built_elsewhere_the_same_bytes(place: Place) -> None:
+    first = place.built(place.stage())
+    assert place.built(place.stage()) == first
+    other = place.built(place.stage(out="elsewhere"))
+    assert other == first
+    assert place.blob(other, "elsewhere") == place.blob(first)
+
+
+def test_another_size_or_length_of_text_has_another_address(place: Place) -> None:
+    addresses = {
+        place.built(place.stage(settings)).values["address"]
+        for settings in (SETTINGS, replace(SETTINGS, width=48), replace(SETTINGS, max_tokens=30))
+    }
+    assert len(addresses) == 3
+
+
+def test_half_precision_keeps_the_numbers(place: Place) -> None:
+    exact = load(place.blob(place.built(place.stage())))
+    half = load(place.blob(place.built(place.stage(replace(SETTINGS, dtype="f16")))))
+    for name, tensor in half.items():
+        assert tensor.dtype == torch.float16
+        torch.testing.assert_close(tensor.float(), exact[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "name", "code"),
+    [("blue cube", "ball.tar", "entity"), ("red ball", "gone.tar", "sample")],
+)
+def test_what_cannot_be_encoded_has_failed(place: Place, phrase: str, name: str, code: str) -> None:
+    outcome = place.built(place.stage(out=f"new-{code}"), phrase, name)
+    assert isinstance(outcome, Failed)
+    assert outcome.code == code
+
+
+def test_an_entity_that_the_text_is_cut_off_before_has_failed(place: Place) -> None:
+    outcome = place.built(place.stage(replace(SETTINGS, max_tokens=2)))
+    assert isinstance(outcome, Failed)
+    assert "cut off" in outcome.message
+
+
+def test_a_picture_is_scaled_to_the_size_of_the_latents(texture: Callable[..., np.ndarray]) -> None:
+    picture = texture(64, 96, 5)
+    large = np.asarray(Image.fromarray(picture).resize((192, 128), Image.Resampling.NEAREST))
+    codec = DctCodec()
+    found, wanted = (encode_pictures(codec, p[None], (96, 64)) for p in (large, picture))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.02)
+
+
+def test_impossible_sizes_and_missing_encoders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="multiples of 16"):
+        LatentsSettings(width=100)
+    stage = Latents(replace(SETTINGS, text="t"), str(tmp_path / "none"), "", "")
+    with pytest.raises(InputError, match=r"latents\.text"):
+        stage.setup()

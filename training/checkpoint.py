@@ -1,0 +1,157 @@
+"""Checkpoints of one run: whole or not there, and only for the run that wrote them.
+
+A folder `step-<number>` holds the weights, `optimizer.safetensors` and, written last before the
+folder gets its name, `state.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from pipeline import storage
+from pipeline.errors import InputError
+
+FOLDER = "checkpoints"
+"""Of a training's folder."""
+
+_UNFINISHED = ".tmp-"
+_PREFIX = "step-"
+_STATE = "state.json"
+_OPTIMIZER = "optimizer.safetensors"
+
+
+class Weights(Protocol):
+    """What is trained, as files in a folder."""
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a run stood. step: optimizer steps done.
+
+    constants: numbers that must not move during a run. settings: dotted key -> value of all that
+    its numbers depend on.
+    """
+
+    step: int
+    constants: Mapping[str, float]
+    settings: Mapping[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints below one folder of the local disk; the last `keep` are kept."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self._keep = keep
+
+    def save(self, state: State, weights: Weights, optimizer: Mapping[str, Tensor]) -> Path:
+        """Writes a new checkpoint, then removes the oldest. Raises InputError on a full disk."""
+        done = self.folder / f"{_PREFIX}{state.step:08d}"
+        unfinished = self.folder / f"{_UNFINISHED}{done.name}"
+        _remove(unfinished)
+        try:
+            unfinished.mkdir(parents=True)
+            weights.save(unfinished)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{done}: cannot be written: {error}; the older one stays") from error
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}
+        storage.write(str(unfinished / _OPTIMIZER), safetensors.torch.save(tensors))
+        text = json.dumps(dataclasses.asdict(state), indent=1)
+        storage.write(str(unfinished / _STATE), text.encode())
+        if done.exists():  # a run that was started again from an older one comes by once more
+            _remove(done)
+        unfinished.rename(done)
+        for old in self._all()[: -self._keep]:
+            _remove(old)
+        return done
+
+    def latest(self) -> Path | None:
+        """The last whole checkpoint; None when there is none."""
+        found = self._all()
+        return found[-1] if found else None
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{_PREFIX}*/"))
+
+
+def find(place: str) -> str:
+    """The newest checkpoint where `place` is the folder of a training; else `place` itself."""
+    folder = storage.local(place)
+    newest = None if folder is None else Checkpoints(folder / FOLDER, 1).latest()
+    return place if newest is None else str(newest)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a training wrote this folder."""
+    return (folder / _STATE).exists()
+
+
+def read_state(folder: Path) -> State:
+    """What a checkpoint says of itself. Raises InputError when it is damaged."""
+    try:
+        return State(**json.loads((folder / _STATE).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder}: damaged checkpoint: {error}; remove this folder") from error
+
+
+def restore(
+    folder: Path,
+    settings: Mapping[str, Any],
+    weights: Weights,
+    restore_optimizer: Callable[[Mapping[str, Tensor]], None],
+) -> State:
+    """Puts a run back where it stood. Raises InputError when the checkpoint is another run's."""
+    state = read_state(folder)
+    refuse_other(folder, state.settings, settings)
+    try:
+        weights.load(folder)
+        restore_optimizer(safetensors.torch.load_file(folder / _OPTIMIZER))
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: damaged checkpoint: {error}; remove this folder") from error
+    return state
+
+
+def refuse_other(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises InputError, which names the first key that differs."""
+    there, here = (json.loads(json.dumps(settings)) for settings in (stored, wanted))
+    for key in sorted({*there, *here}):
+        if there.get(key) != here.get(key):
+            raise InputError(
+                f"{folder}: this checkpoint has {key} = {there.get(key)}, the run {here.get(key)}; "
+                "set it back, or give the run another folder"
+            )
+
+
+def flat(settings: Any, above: str = "") -> dict[str, Any]:
+    """A settings dataclass as dotted key -> value."""
+    if not dataclasses.is_dataclass(settings):
+        return {above: settings}
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        inner = f"{above}.{field.name}" if above else field.name
+        found.update(flat(getattr(settings, field.name), inner))
+    return found
+
+
+def _remove(folder: Path) -> None:
+    """Takes the name away first: a folder that is half removed is no checkpoint."""
+    if not folder.exists():
+        return
+    hidden = folder.with_name(f"{_UNFINISHED}removed-{folder.name.removeprefix(_UNFINISHED)}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)

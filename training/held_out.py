@@ -1,0 +1,144 @@
+"""Subjects that are never trained on, and the loss on them: does the reference help at all?
+
+The same noise and timesteps every time, with the right reference, with another subject's, and with
+none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+from model.bias import NUM_TRAIN_TIMESTEPS
+from pipeline.errors import InputError
+from training.dataset import Latents
+from training.order import normal, shuffled, uniform
+from training.step import Example
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutSettings:
+    """share: of the source videos, 0..1. samples: so many are measured at most.
+
+    draws: of each sample, at timesteps spread over the whole range, for the loss differs most by
+    them. every: optimizer steps between two measurements.
+    """
+
+    share: float = 0.1  # ours
+    samples: int = 32  # ours
+    draws: int = 4  # ours
+    every: int = 100  # ours
+
+
+def split(seed: int, source_ids: Sequence[str], share: float) -> tuple[list[int], list[int]]:
+    """Numbers of the samples to train on, and of those held out.
+
+    A source video is on one side with all its clips, by a draw of its own: a corpus that grows
+    moves none. Raises InputError when a side is too small: a shuffled reference needs two subjects.
+    """
+    aside = [uniform(f"held out/{seed}/{source}") < share for source in source_ids]
+    trained = [number for number, out in enumerate(aside) if not out]
+    held = [number for number, out in enumerate(aside) if out]
+    subjects = len({source_ids[number] for number in held})
+    if not trained or subjects < 2:
+        raise InputError(
+            f"held_out.share {share}: found {len(trained)} samples to train on and {subjects} of "
+            f"{len(set(source_ids))} source videos held out, wanted at least 1 and 2; "
+            "change the share, or curate more clips"
+        )
+    return trained, held
+
+
+def paired(
+    seed: int, numbers: Sequence[int], source_ids: Sequence[str], most: int
+) -> list[tuple[int, int]]:
+    """(sample, the one whose reference it gets when shuffled): a permutation across subjects.
+
+    At most `most` samples, of as many subjects as possible: the subjects take turns, and turns that
+    one of them has to itself are left out, so that nobody has more than half of all.
+    """
+    by_source: dict[str, list[int]] = defaultdict(list)
+    order: list[int] = shuffled(f"held out/{seed}", len(numbers)).tolist()
+    for at in order:
+        by_source[source_ids[numbers[at]]].append(numbers[at])
+    chosen: list[int] = []
+    rounds = 0
+    for turn in zip_longest(*by_source.values()):
+        members = [number for number in turn if number is not None][: most - len(chosen)]
+        if len(members) < 2:
+            break
+        chosen += members
+        rounds += 1
+    chosen.sort(key=lambda number: (source_ids[number], number))
+    # A subject has at most `rounds` neighbours in this order, at most half of all.
+    return [(number, chosen[(at + rounds) % len(chosen)]) for at, number in enumerate(chosen)]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The held-out samples that are measured, each with another subject's reference."""
+
+    samples: Sequence[Latents]
+    others: Sequence[Tensor]
+    settings: HeldOutSettings
+    seed: int
+
+    @torch.no_grad()
+    def measure(
+        self, losses: Callable[[Sequence[Example]], Tensor], batch: int, with_reference: bool
+    ) -> dict[str, float]:
+        """Mean v-loss by reference: `right`, `shuffled`, `none`; `none` alone without references.
+
+        losses: of a batch of examples, one each.
+        """
+        kinds = ("right", "shuffled", "none") if with_reference else ("none",)
+        return {kind: self._mean(losses, batch, kind) for kind in kinds}
+
+    def _mean(self, losses: Callable[[Sequence[Example]], Tensor], batch: int, kind: str) -> float:
+        examples = [
+            self._example(number, draw, kind)
+            for draw in range(self.settings.draws)
+            for number in range(len(self.samples))
+        ]
+        batches = (examples[at : at + batch] for at in range(0, len(examples), batch))
+        return float(torch.cat([losses(one).double().cpu() for one in batches]).mean())
+
+    def _example(self, number: int, draw: int, kind: str) -> Example:
+        sample = self.samples[number]
+        name = f"held out/{self.seed}/{draw}/{sample.key}"
+        within = (draw + uniform(f"timestep/{name}")) / self.settings.draws
+        references = {"right": sample.reference, "shuffled": self.others[number], "none": None}
+        return Example(
+            key=sample.key,
+            latents=sample.video,
+            noise=torch.from_numpy(normal(f"noise/{name}", sample.video.shape)),
+            timestep=int(within * NUM_TRAIN_TIMESTEPS),
+            text=sample.text,
+            reference=references[kind],
+        )
+
+
+def hold_out(
+    seed: int,
+    numbers: Sequence[int],
+    source_ids: Sequence[str],
+    read: Callable[[int], Latents],
+    settings: HeldOutSettings,
+) -> HeldOut:
+    """Reads what is measured, once. numbers: of the samples held out. Raises InputError."""
+    if settings.samples < 2 or settings.draws < 1 or settings.every < 1:
+        raise InputError(
+            f"held_out: found samples {settings.samples}, draws {settings.draws}, every "
+            f"{settings.every}; wanted at least 2, 1 and 1"
+        )
+    pairs = paired(seed, numbers, source_ids, settings.samples)
+    samples = [read(number) for number, _ in pairs]
+    references = {
+        number: sample.reference for (number, _), sample in zip(pairs, samples, strict=True)
+    }
+    return HeldOut(samples, [references[other] for _, other in pairs], settings, seed)

@@ -1,0 +1,74 @@
+"""What a run tells while it trains: `metrics.jsonl`, and one line on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline import storage
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+
+FILE = "metrics.jsonl"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run, oldest first; a last line that a kill tore is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+class Metrics:
+    """A line per optimizer step: step, loss, lr, grad_norm, samples_per_s; and, where measured,
+    held_out_right, held_out_shuffled, held_out_none. Step 0 has the held-out losses alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+
+    def rewind(self, step: int) -> None:
+        """Forgets what came after a step: the run does it again from there."""
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        storage.write(str(self.path), "".join(map(_line, kept)).encode())
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Adds a line. Raises InputError when the disk is full."""
+        try:
+            with self.path.open("a") as file:
+                file.write(_line(values))
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written: {error.strerror}; make room, and start the same "
+                "command again"
+            ) from error
+
+
+class TrainingProgress(Progress):
+    """Counts optimizer steps; `loss` is the last one's, smoothed as a running mean."""
+
+    def __init__(
+        self, name: str, total: int, status_url: str | None, stream: TextIO | None = None
+    ) -> None:
+        self.loss: float | None = None
+        super().__init__(name, total, status_url, stream=stream)
+
+    def show(self, loss: float) -> None:
+        """One more step."""
+        self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
+        self.update()
+
+    def status(self, state: str) -> dict[str, Any]:
+        """What `status.json` says: `loss` in place of the counts of clips."""
+        told = super().status(state)
+        counts = ("kept", "rejected", "failed")
+        return {key: told[key] for key in told if key not in counts} | {"loss": self.loss}
+
+    def _counts(self) -> str:
+        return "loss not known yet" if self.loss is None else f"loss {self.loss:.4f}"
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    return json.dumps(values) + "\n"

@@ -1,0 +1,175 @@
+"""One optimizer step: some forward and backward passes, one clipping, one update.
+
+Shapes: B samples, T latent frames, C channels, H and W the latents' height and width, L text tokens
+of width D, n references.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import InputError
+from training.objective import NoiseSchedule, v_losses
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSettings:
+    """AdamW at a constant rate. warmup_steps: over which the rate rises from 0 in a line."""
+
+    learning_rate: float = 1e-5  # paper, 6.1
+    weight_decay: float = 1e-2  # paper, 6.1
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip_norm: float = 1.0  # design/method.md: once per optimizer step
+    warmup_steps: int = 0  # paper: a fixed rate
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"optimizer.{name}: found {getattr(self, name)}, wanted above 0")
+        for name in ("weight_decay", "warmup_steps"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"optimizer.{name}: found {getattr(self, name)}, wanted 0 or more")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(
+                    f"optimizer.{name}: found {getattr(self, name)}, wanted 0 or more and below 1"
+                )
+
+
+class Network(Protocol):
+    """What is trained: says v (B, T, C, H, W) of noisy latents.
+
+    timestep: (B,); text: (B, L, D); reference: (B, n, C, H, W), or None: then it is left out.
+    """
+
+    def __call__(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, reference: Tensor | None
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sample as it is trained on, in fp32.
+
+    latents, noise: (T, C, H, W); text: (L, D); reference: (n, C, H, W), or None: left out.
+    """
+
+    key: str
+    latents: Tensor
+    noise: Tensor
+    timestep: int
+    text: Tensor
+    reference: Tensor | None
+
+
+class DivergedError(Exception):
+    """A loss or a gradient is not a number any more: which step, which samples."""
+
+
+class Optimizer:
+    """AdamW over named parameters, with clipping and a state that can be stored by name."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> None:
+        self.parameters = dict(parameters)
+        self._settings = settings
+        self._adamw = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+        )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        warm = self._settings.warmup_steps
+        return self._settings.learning_rate * min(1.0, (step + 1) / warm if warm else 1.0)
+
+    def update(self, step: int) -> float:
+        """Clips, updates, and clears the gradients. Returns their norm before clipping.
+
+        Nothing is updated when that norm is not finite.
+        """
+        parameters = list(self.parameters.values())
+        norm = float(nn.utils.clip_grad_norm_(parameters, self._settings.clip_norm))
+        if math.isfinite(norm):
+            for group in self._adamw.param_groups:
+                group["lr"] = self.rate(step)
+            self._adamw.step()
+        self._adamw.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments and counts as `<parameter>/<what>`; without those that were never updated."""
+        return {
+            f"{name}/{what}": tensor
+            for name, parameter in self.parameters.items()
+            for what, tensor in self._adamw.state.get(parameter, {}).items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Puts a stored state in place of this one. Raises KeyError for an unknown parameter."""
+        numbers = {name: number for number, name in enumerate(self.parameters)}
+        stored: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            name, _, what = key.rpartition("/")
+            stored.setdefault(numbers[name], {})[what] = tensor
+        self._adamw.load_state_dict({**self._adamw.state_dict(), "state": stored})
+
+
+class Training:
+    """A network and its optimizer.
+
+    trained: the parameters that are updated, by name; all others stay as they are.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        trained: Mapping[str, nn.Parameter],
+        schedule: NoiseSchedule,
+        settings: OptimizerSettings,
+    ) -> None:
+        self.network = network
+        self.optimizer = Optimizer(trained, settings)
+        self._schedule = schedule
+        self._device = next(iter(trained.values())).device
+
+    def losses(self, examples: Sequence[Example]) -> Tensor:
+        """(B,) v-losses; the noise is added in fp32, the network computes in what it likes."""
+        device = self._device
+        latents = torch.stack([example.latents for example in examples]).to(device)
+        noise = torch.stack([example.noise for example in examples]).to(device)
+        timesteps = torch.tensor([example.timestep for example in examples], device=device)
+        text = torch.stack([example.text for example in examples]).to(device)
+        references = [example.reference for example in examples if example.reference is not None]
+        reference = torch.stack(references).to(device) if references else None
+        noisy = self._schedule.noisy(latents, noise, timesteps)
+        said = self.network(noisy, timesteps, text, reference)
+        return v_losses(said, self._schedule.velocity(latents, noise, timesteps))
+
+    def step(self, number: int, batches: Sequence[Sequence[Example]]) -> tuple[float, float]:
+        """Loss and gradient norm of one update, counted from 0, from one or more batches.
+
+        Every sample weighs the same, however they are cut into batches. Raises DivergedError,
+        before the weights are touched, when the loss or the gradient is not finite.
+        """
+        keys = [example.key for batch in batches for example in batch]
+        total = 0.0
+        for batch in batches:
+            share = self.losses(batch).sum() / len(keys)
+            share.backward()
+            total += float(share.detach())
+        norm = self.optimizer.update(number)
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise DivergedError(
+                f"step {number + 1}: found the loss {total} and a gradient of norm {norm} on the "
+                f"samples {', '.join(keys)}; lower optimizer.learning_rate, or look at them"
+            )
+        return total, norm
