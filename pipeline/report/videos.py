@@ -40,8 +40,9 @@ def training_section(name: str, lines: Iterable[Mapping[str, float]]) -> str:
         Curve("right reference", right, 0),
         Curve("shuffled", shuffled, 1),
         Curve("no reference", none, 2),
-        Curve("trained on", smoothed(loss), 3),
     ]
+    if not right:  # else the loss on samples of all timesteps would flatten the three
+        curves.append(Curve("trained on", smoothed(loss), 3))
     gaps = [(step, other - own) for (step, own), (_, other) in zip(right, shuffled, strict=False)]
     pictures = [
         chart(curves, "step"),
