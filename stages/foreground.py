@@ -32,6 +32,8 @@ class ForegroundSettings:
     core: float = 0.3
     unchanged: float = 0.3  # of the texture: less change where the flow says motion is a halo
     telling: float = 0.4
+    tc: float = 0.4
+    mode: str = "reach"
     sf: float = 0.5
     still: float = 0.004  # 2 px at the flow's size: what DIS leaves on a still background
     moving: float = 0.008  # a thing must reach it somewhere
@@ -145,6 +147,9 @@ def _vote(
     """All (T, h, w). Later frames in which little moves tell nothing and have no vote."""
     reach = [np.percentile(r[m], 99) if m.any() else 0.0 for r, m in zip(residuals, matched, strict=True)]
     tells = np.asarray(reach) >= settings.telling * max(reach)
+    cnt = np.array([np.count_nonzero(m & (r > settings.still)) for r, m in zip(residuals, matched)])
+    tc = cnt >= settings.tc * cnt.max()
+    tells = {"reach": tells, "count": tc, "union": tc | tells, "both": tc & tells if (tc&tells).any() else tc}[settings.mode]
     residuals, matched, same, seen = (a[tells] for a in (residuals, matched, same, seen))
     count = np.maximum(np.count_nonzero(seen, axis=0), 1)
     moves = np.count_nonzero(matched & (residuals > settings.still), axis=0) / count
