@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
@@ -14,7 +14,7 @@ from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
 from pipeline.errors import InputError
 from pipeline.filters import Filter
 from pipeline.frames import FrameRequest, Frames, Times
-from pipeline.mask import box_of, fill_of_box, rle_encode, touched_sides
+from pipeline.mask import box_of, fill_of_box, rle_encode
 from pipeline.stage import Resources, Stage
 from stages.foreground import ForegroundSettings, Thing, enlarged, find_thing
 
@@ -22,7 +22,7 @@ _NOTHING = {
     "mask_rle": None, "x0": None, "y0": None, "x1": None, "y1": None,
     "score": 0.0, "second_score": 0.0, "instances": 0, "area": 0.0, "largest_component": 0.0,
     "border_sides": 0, "fill": 0.0, "crop_short_side_px": 0, "agreement": 0.0,
-    "separation": 0.0, "solidity": 0.0, "leaves": 0.0,
+    "separation": 0.0, "solidity": 0.0, "found": 0.0, "leaves": 0.0,
 }
 
 
@@ -78,6 +78,7 @@ class Segment(Stage):
             ("agreement", pa.float64()),
             ("separation", pa.float64()),
             ("solidity", pa.float64()),
+            ("found", pa.float64()),
             ("leaves", pa.float64()),
             ("entity_checked", pa.bool_()),
         ]
@@ -87,8 +88,10 @@ class Segment(Stage):
         "area": Filter(min=0.02, max=0.8),
         "largest_component": Filter(min=0.9),
         "border_sides": Filter(max=1),
+        "leaves": Filter(max=0.25),
+        "found": Filter(min=0.25),
         "fill": Filter(min=0.2),
-        "score": Filter(min=0.3),
+        "score": Filter(min=0.42),
         "crop_short_side_px": Filter(min=128),
     }
     needs: ClassVar[tuple[str, ...]] = ("entities",)
@@ -120,7 +123,7 @@ class Segment(Stage):
         if frames is None or len(frames.images) < 2:
             return Failed("too_short", "one frame in the first seconds; wanted at least two")
         size = {"mask_width": frames.width, "mask_height": frames.height, "entity_checked": False}
-        thing = find_thing(frames.images, self._settings.foreground)
+        thing = find_thing(frames.images, frames.seconds(), self._settings.foreground)
         if thing is None or not thing.mask.any():
             return Measurement({**_NOTHING, **size})
         return Measurement({**self._describe(thing, frames.width, frames.height), **size})
@@ -131,8 +134,8 @@ class Segment(Stage):
         if box is None:
             return dict(_NOTHING)
         x0, y0, x1, y1 = box
-        sides = touched_sides(mask, 0.05)
-        score = thing.separation * thing.agreement * thing.solidity * (1.0 - 0.25 * sides)
+        shape = math.sqrt(thing.solidity)
+        score = thing.separation * thing.agreement * shape * (1.0 - 0.25 * thing.sides)
         return {
             "mask_rle": rle_encode(mask),
             "x0": x0 / width,
@@ -144,11 +147,12 @@ class Segment(Stage):
             "instances": 1 + int(thing.rival >= self._settings.second_share),
             "area": float(np.mean(mask)),
             "largest_component": thing.largest,
-            "border_sides": sides,
+            "border_sides": thing.sides,
             "fill": fill_of_box(mask),
             "crop_short_side_px": min(x1 - x0, y1 - y0),
             "agreement": thing.agreement,
             "separation": thing.separation,
             "solidity": thing.solidity,
+            "found": thing.found,
             "leaves": thing.leaves,
         }
