@@ -26,7 +26,10 @@ help: ## this list
 	@echo "  with CONFIG=run.toml CORPUS=file-or-folder VIDEOS=folder-or-url OUT=run-folder RUNNER=ray|local"
 
 demo: $(READY) runs/demo-corpus ## everything, small, on CPU: renders a corpus, curates it, writes shards and a report
-	$(RUN) jobs.dataset --config jobs/configs/demo.toml $(call given,OUT,out) $(call given,RUNNER,runner)
+	$(RUN) jobs.dataset --config jobs/configs/demo.toml $(call given,RUNNER,runner)
+	@echo "against the corpus's known answers:"
+	@$(RUN) jobs.corpus --out runs/demo-corpus --score runs/demo
+	@$(RUN) jobs.report --config jobs/configs/demo.toml
 
 # Under its name only when it is whole: a demo that was stopped while rendering renders again.
 runs/demo-corpus: | $(READY)
