@@ -18,7 +18,7 @@ ARGS = $(strip $(call given,CONFIG,config) $(call given,CORPUS,corpus) \
 
 JOBS := corpus manifest probe appearance motion score entities segment samples shards dataset \
         report whatif verify prune status
-.PHONY: help $(JOBS) demo test check bench lock
+.PHONY: help $(JOBS) aesthetic consistency demo test check bench lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,11 @@ status: ## how far run OUT is
 corpus: ## renders the synthetic corpus with known answers
 $(JOBS): $(READY)
 	$(RUN) jobs.$@ $(ARGS)
+
+aesthetic: ## measures: appearance, whose one pass finds both
+consistency: ## measures: appearance, whose one pass finds both
+aesthetic consistency: $(READY)
+	$(RUN) jobs.appearance $(ARGS)
 
 test: $(READY) ## all tests
 	$(RUN) pytest -q
