@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
-from pipeline.mask import Box, box_of, fill_holes, largest_component
+from pipeline.mask import Box, box_of, fill_holes, largest_component, touched_sides
 from stages.residual_motion import Motion, MotionVoteSettings, watch
 
 
@@ -20,7 +20,7 @@ class ForegroundSettings:
     belong to `motion.flow_area_px`.
     """
 
-    motion: MotionVoteSettings = MotionVoteSettings()
+    motion: MotionVoteSettings = field(default_factory=MotionVoteSettings)
     moving: float = 0.008  # of the diagonal: a thing's quicker quarter moves at least as far
     sure_share: float = 0.08  # of a region: seen to move; what lacks it is noise or a covered wall
     max_gap: float = 0.3  # of a region: a larger hole in it is no flow that failed, but a hole
@@ -31,7 +31,7 @@ class ForegroundSettings:
     cut_area_px: int = 100_000  # of that crop: 0.1 s
     cut_rounds: int = 3  # six gain 0.3 points of IoU for 0.07 s
     max_hole: float = 0.02  # of the mask: a larger one stays (curation.md)
-    carry_on_s: float = 0.75  # its motion is believed so far beyond the last good sight
+    until_s: float = 1.1  # what is lost from sight is taken to move on until then
     edge_contrast: float = 10.0  # CIE Lab distance that is plainly an edge
 
 
@@ -43,8 +43,8 @@ class Thing:
     agreement: share of it that does not stand still, times the share of the motion that it holds;
     separation: share of its outline where the colours differ; solidity: it over its convex hull;
     rival: motion of the next thing against its own; sides: sides of the picture that it or its
-    motion touches; found: share of it that is found elsewhere in the later frame that shows it best;
-    leaves: share of it that its motion carries out of the picture.
+    motion touches; found: share of it that is found elsewhere in the best later frame; leaves:
+    share of it that its motion carries out of the picture.
     """
 
     mask: np.ndarray
@@ -85,13 +85,13 @@ def find_thing(
     return Thing(
         mask=mask,
         largest=share,
-        agreement=held * float(np.mean(~motion.still[small])) if small.any() else 0.0,
+        agreement=float(held * np.mean(~motion.still[small])) if small.any() else 0.0,
         separation=outline_contrast(inner[0], cut, settings.edge_contrast),
         solidity=solidity(cut),
         rival=max(others, default=0.0),
         sides=_sides(small, motion.sure & region),
         found=float(motion.found(small).max()),
-        leaves=motion.leaving(small, settings.carry_on_s),
+        leaves=motion.leaving(small, settings.until_s),
     )
 
 
@@ -204,21 +204,10 @@ def _to_size(mask: np.ndarray, width: int, height: int) -> np.ndarray:
 def _sides(mask: np.ndarray, moving: np.ndarray) -> int:
     """How many sides of the picture the mask or what moves in its region (h, w) touches.
 
-    A side counts when more than a tenth of their extent lies along it: a stray pixel is no touch.
     What moves at the border belongs to something that is cut off there, whatever the mask says.
     """
     strip = max(2, round(0.015 * math.hypot(*mask.shape)))  # flow is blind at the very edge
-    touched = np.zeros(4, bool)
-    for what, depth in ((mask, 1), (moving, strip)):
-        box = box_of(what)
-        if box is None:
-            continue
-        width, height = box[2] - box[0], box[3] - box[1]
-        rows = [what[:depth].any(axis=0), what[-depth:].any(axis=0)]
-        columns = [what[:, :depth].any(axis=1), what[:, -depth:].any(axis=1)]
-        touched[:2] |= [np.count_nonzero(row) > 0.1 * width for row in rows]
-        touched[2:] |= [np.count_nonzero(column) > 0.1 * height for column in columns]
-    return int(np.count_nonzero(touched))
+    return int(np.count_nonzero(touched_sides(mask, 0.1) | touched_sides(moving, 0.1, strip)))
 
 
 def outline_contrast(image: np.ndarray, mask: np.ndarray, threshold: float) -> float:

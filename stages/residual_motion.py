@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,8 @@ class MotionVoteSettings:
     still: float = 0.004  # of the diagonal: 2.6 px; less than half of it is DIS's own error
     unchanged: float = 0.3  # of the local contrast: less change than this means: stays
     telling: float = 0.4  # of the greatest reach: in a frame with less, a thing is back home
-    telling_area: float = 0.5  # of the most pixels seen to move: the same, by area
+    telling_area: float = 0.85  # of the most pixels seen to move: the same, by area
+    ground: float = 0.15  # of the picture: stays with the camera, or the camera is not known
     vote: float = 0.3  # of the telling frames: two in six
     stay: float = 0.17  # of them: background is uncovered at least once
 
@@ -55,18 +57,18 @@ class Motion:
         """The share (T,) of a mask (h, w) bool that is found away in each later frame, 0..1."""
         return self.away[:, mask].mean(axis=1) if mask.any() else np.zeros(len(self.away))
 
-    def leaving(self, mask: np.ndarray, carry_on_s: float) -> float:
+    def leaving(self, mask: np.ndarray, until_s: float) -> float:
         """The share of a mask (h, w) bool that its motion carries out of the picture, 0..1.
 
-        Judged from the last frame in which it is found about as well as ever, and carried on at
-        the same mean speed.
+        Judged from the last frame in which it is found about as well as ever; when that is before
+        until_s, the motion is carried on to then at the same mean speed.
         """
         found = self.found(mask)
         if not found.any():
             return 0.0
         last = int(np.flatnonzero(found >= 0.5 * found.max())[-1])
         pixels = mask & self.away[last]
-        more = 1.0 + carry_on_s / float(self.seconds[last])
+        more = max(1.0, until_s / float(self.seconds[last]))
         ends = grid(*mask.shape) + more * self.shifts[last]
         return float(np.mean(~inside(ends)[pixels]))
 
@@ -94,22 +96,22 @@ def watch(images: np.ndarray, seconds: np.ndarray, settings: MotionVoteSettings)
     first, *others = (_shadeless(image, settings) for image in images)
     contrast = _contrast(first)
     # Never with an initial flow: DIS crashes on one in OpenCV 5.
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     here = grid(*first.shape)
     sights = [_look(dis, here, first, later, contrast, settings) for later in others]
     return _vote(here, sights, np.asarray(seconds, np.float32), settings)
 
 
 def _look(
-    dis: cv2.DISOpticalFlow,
+    dis: Any,  # OpenCV's stubs demand the initial flow that must not be given
     here: np.ndarray,
     first: np.ndarray,
     later: np.ndarray,
     contrast: np.ndarray,
     settings: MotionVoteSettings,
 ) -> _Sight:
-    forward = dis.calc(first, later, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    backward = dis.calc(later, first, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    forward = dis.calc(first, later, None)
+    backward = dis.calc(later, first, None)
     there = here + forward
     returned = cv2.remap(backward, there[..., 0], there[..., 1], cv2.INTER_LINEAR)
     error = np.linalg.norm(forward + returned, axis=2)
@@ -130,12 +132,9 @@ def _vote(
     residual = np.stack([sight.residual for sight in sights])
     matched = np.stack([sight.matched for sight in sights])
     away = matched & (residual > settings.still)
-    area = away.sum(axis=(1, 2))
-    far = [np.percentile(r[m], 99) if m.any() else 0.0 for r, m in zip(residual, matched, strict=True)]
-    tells = (np.asarray(far) >= settings.telling * max(far)) | (
-        area >= settings.telling_area * area.max()
-    )
-    at_home = (matched & (residual < settings.still / 2)) | np.stack([s.same for s in sights])
+    at_home = matched & (residual < settings.still / 2)
+    tells = _telling(residual, matched, away, at_home, settings)
+    at_home |= np.stack([sight.same for sight in sights])
     visible = np.stack([s.visible for s in sights])[tells].sum(axis=0)
     moves = away[tells].sum(axis=0) / np.maximum(visible, 1)
     stays = at_home[tells].sum(axis=0) / np.maximum(visible, 1)
@@ -154,6 +153,29 @@ def _vote(
     )
 
 
+def _telling(
+    residual: np.ndarray,
+    matched: np.ndarray,
+    away: np.ndarray,
+    at_home: np.ndarray,
+    settings: MotionVoteSettings,
+) -> np.ndarray:
+    """Which later frames have a vote, (T,) bool: things moved far in them, or much of them moved.
+
+    Frames without a background have none: there flow lost the camera. One frame alone is no
+    majority: then all that see the background vote.
+    """
+    grounded = at_home.mean(axis=(1, 2)) >= settings.ground
+    if not grounded.any():
+        return grounded
+    pairs = zip(residual, matched, strict=True)
+    far = np.array([np.percentile(r[m], 99) if m.any() else 0.0 for r, m in pairs])
+    area = away.sum(axis=(1, 2))
+    far_enough = far >= settings.telling * far[grounded].max()
+    tells = grounded & (far_enough | (area >= settings.telling_area * area[grounded].max()))
+    return tells if np.count_nonzero(tells) > 1 else grounded
+
+
 def _shadeless(image: np.ndarray, settings: MotionVoteSettings) -> np.ndarray:
     """(h, w) uint8: the picture at the flow's size without slow light and shade.
 
@@ -162,9 +184,7 @@ def _shadeless(image: np.ndarray, settings: MotionVoteSettings) -> np.ndarray:
     height, width = image.shape[:2]
     scale = min(1.0, math.sqrt(settings.flow_area_px / (height * width)))
     size = max(16, round(width * scale)), max(16, round(height * scale))
-    grey = cv2.cvtColor(
-        cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
-    )
+    grey = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     log = np.log(grey.astype(np.float32) + 16.0)
     fine = log - cv2.GaussianBlur(log, (0, 0), settings.shade * math.hypot(*size))
     return np.clip(128.0 + 160.0 * fine, 0, 255).astype(np.uint8)
