@@ -101,7 +101,7 @@ class Segment(Stage):
         "crop_short_side_px": Filter(min=128),
     }
     needs: ClassVar[tuple[str, ...]] = ("entities",)
-    resources = Resources(cpus=1.0, batch=8)
+    resources = Resources(cpus=1.0, batch=1)
 
     def __init__(self, settings: SegmentSettings) -> None:
         """Raises InputError on a backend that is not built, or times that do not begin at 0."""
