@@ -18,7 +18,7 @@ ARGS = $(strip $(call given,CONFIG,config) $(call given,CORPUS,corpus) \
 
 JOBS := corpus manifest probe appearance motion score entities segment samples shards dataset \
         report whatif verify prune status
-.PHONY: help $(JOBS) demo test check bench lock
+.PHONY: help $(JOBS) aesthetic consistency demo test check bench lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -26,7 +26,10 @@ help: ## this list
 	@echo "  with CONFIG=run.toml CORPUS=file-or-folder VIDEOS=folder-or-url OUT=run-folder RUNNER=ray|local"
 
 demo: $(READY) runs/demo-corpus ## everything, small, on CPU: renders a corpus, curates it, writes shards and a report
-	$(RUN) jobs.dataset --config jobs/configs/demo.toml $(call given,OUT,out) $(call given,RUNNER,runner)
+	$(RUN) jobs.dataset --config jobs/configs/demo.toml $(call given,RUNNER,runner)
+	@echo "against the corpus's known answers:"
+	@$(RUN) jobs.corpus --out runs/demo-corpus --score runs/demo
+	@$(RUN) jobs.report --config jobs/configs/demo.toml
 
 # Under its name only when it is whole: a demo that was stopped while rendering renders again.
 runs/demo-corpus: | $(READY)
@@ -52,6 +55,11 @@ status: ## how far run OUT is
 corpus: ## renders the synthetic corpus with known answers
 $(JOBS): $(READY)
 	$(RUN) jobs.$@ $(ARGS)
+
+aesthetic: ## measures: appearance, whose one pass finds both
+consistency: ## measures: appearance, whose one pass finds both
+aesthetic consistency: $(READY)
+	$(RUN) jobs.appearance $(ARGS)
 
 test: $(READY) ## all tests
 	$(RUN) pytest -q

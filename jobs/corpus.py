@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +18,7 @@ from jobs.synthetic.render import render
 from jobs.synthetic.score import Score, masks_in, score, table
 from pipeline.config import load
 from pipeline.errors import InputError
+from pipeline.progress import Progress
 
 WORKERS = 2
 """Processes that render: the project is built to run on two cores."""
@@ -41,14 +40,9 @@ def main() -> int:
 def _build(out: Path, seed: int) -> int:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty: name a new folder with --out, or remove this one")
-    plans, start = make_plan(seed), time.monotonic()
-
-    def progress(count: int) -> None:
-        line = f"\r{count}/{len(plans)} clips, {time.monotonic() - start:.0f} s"
-        print(line, end="", file=sys.stderr, flush=True)
-
-    made = render(plans, out, WORKERS, progress)
-    print(file=sys.stderr)
+    plans = make_plan(seed)
+    with Progress("corpus", len(plans), None) as shown:
+        made = render(plans, out, WORKERS, lambda count: shown.update(count - shown.done))
     kept = sum(row.reason == "kept" for row in made)
     print(f"{out}: {len(made)} rows of seed {seed}, {kept} of them to be kept; clips.csv, videos/")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pyarrow.compute as pc
+import pyarrow as pa
 
 from jobs.command import finish, parser, read_run
 from pipeline.errors import InputError
@@ -40,10 +40,11 @@ def describe(manifest: Manifest) -> str:
     return "\n".join(lines + [f"  malformed: {name!r}" for name in bad[:20]])
 
 
-def _range(column: object) -> str:
-    extremes = pc.min_max(column).as_py()
-    low, high = extremes["min"], extremes["max"]
-    return f", {low:.4g} to {high:.4g}" if isinstance(low, float) else ""
+def _range(column: pa.ChunkedArray) -> str:
+    if not pa.types.is_floating(column.type):
+        return ""
+    numbers = column.drop_null().to_numpy()
+    return f", {numbers.min():.4g} to {numbers.max():.4g}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def main() -> int:
     word = "would be deleted" if given.dry_run else "deleted"
     for shard in pruned.shards:
         print(f"{shard}: {word}")
-    print(f"{len(pruned.shards)} shards, {pruned.bytes / 1e6:.1f} MB {word}")
+    print(f"{len(pruned.shards)} shards, {pruned.size / 1e6:.1f} MB {word}")
     return 0
 
 

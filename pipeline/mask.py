@@ -64,7 +64,7 @@ def box_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two masks (H, W) bool, 0..1; 0 when both are empty."""
     either = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / either if either else 0.0
+    return int(np.count_nonzero(a & b)) / int(either) if either else 0.0
 
 
 def largest_component(mask: np.ndarray) -> tuple[np.ndarray, float]:
@@ -83,26 +83,29 @@ def fill_holes(mask: np.ndarray, max_share: float) -> np.ndarray:
     max_share: a hole larger than this share of the mask's area stays, so a ring keeps its hole.
     """
     _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
-    rim = np.unique(np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1])))
+    labels = np.asarray(labels, dtype=np.int32)
+    rim = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
     small = stats[:, cv2.CC_STAT_AREA] < max_share * np.count_nonzero(mask)
-    small[0] = False
+    small[0] = False  # the mask itself
     small[rim] = False
     return mask | small[labels]
 
 
-def touched_sides(mask: np.ndarray, share: float) -> int:
-    """How many of the picture's four sides a mask (H, W) bool touches.
+def touched_sides(mask: np.ndarray, share: float, strip: int = 1) -> np.ndarray:
+    """Which sides of the picture a mask (H, W) bool touches: (4,) bool, top bottom left right.
 
-    share: a side counts when the mask holds more than this share of the mask's own extent along
-    that side, so that a stray pixel is no contact.
+    share: a side counts when the mask holds more than this share of its own extent along that
+    side, so that a stray pixel is no contact; strip: how many pixels wide a side is.
     """
     box = box_of(mask)
     if box is None:
-        return 0
+        return np.zeros(4, dtype=bool)
     width, height = box[2] - box[0], box[3] - box[1]
-    rows = sum(np.count_nonzero(mask[i]) > share * width for i in (0, -1))
-    columns = sum(np.count_nonzero(mask[:, i]) > share * height for i in (0, -1))
-    return rows + columns
+    rows = [mask[:strip].any(axis=0), mask[-strip:].any(axis=0)]
+    columns = [mask[:, :strip].any(axis=1), mask[:, -strip:].any(axis=1)]
+    held = [np.count_nonzero(row) / width for row in rows]
+    held += [np.count_nonzero(column) / height for column in columns]
+    return np.asarray(held) > share
 
 
 def fill_of_box(mask: np.ndarray) -> float:
@@ -110,4 +113,4 @@ def fill_of_box(mask: np.ndarray) -> float:
     box = box_of(mask)
     if box is None:
         return 0.0
-    return np.count_nonzero(mask) / ((box[2] - box[0]) * (box[3] - box[1]))
+    return int(np.count_nonzero(mask)) / ((box[2] - box[0]) * (box[3] - box[1]))

@@ -179,11 +179,13 @@ def funnel(verdicts: pa.Table, stages: Sequence[Stage]) -> str:
 
 
 def _left_by(group: Mapping[str, Any]) -> str:
-    """`rejected by top5 >= 0.015`, `failed: unreadable`, `failed: aesthetic is absent`."""
+    """`rejected: wanted top5 >= 0.015`, `failed: unreadable`, `failed: aesthetic is absent`."""
     word, measure, code = group["verdict"], group["measure"], group["code"]
     if measure is None:
         return f"{word}: {code}" if code else word
-    return f"{word}: {measure} is absent" if code else f"{word} by {measure} {group['threshold']}"
+    if code:
+        return f"{word}: {measure} is absent"
+    return f"{word}: wanted {measure} {group['threshold']}"
 
 
 def _line(text: str, count: int, total: int) -> str:

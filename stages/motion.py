@@ -114,7 +114,7 @@ class Motion(Stage):
 
     def _walk(self, first: np.ndarray, second: np.ndarray, seconds: float) -> list[float]:
         """The mean, top5 and moving_share of one pair of (H, W) grey pictures."""
-        length = _lengths(self._flow, first, second) / seconds
+        length = flow_lengths(self._flow, first, second) / seconds
         fastest = max(1, round(length.size * 0.05))
         top5 = np.partition(length, -fastest)[-fastest:]
         moving = np.count_nonzero(length >= self._settings.moving) / length.size
@@ -124,13 +124,15 @@ class Motion(Stage):
         """The mean of a short pair, at half size: it is held against an upper bound only."""
         if min(first.shape) >= 2 * _MIN_SIDE_PX:
             first, second = (_halved(picture) for picture in (first, second))
-        return float(_lengths(self._rough, first, second).mean()) / seconds
+        return float(flow_lengths(self._rough, first, second).mean()) / seconds
 
 
-def _lengths(flow: cv2.DISOpticalFlow, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def flow_lengths(flow: cv2.DISOpticalFlow, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(H * W,) how far each pixel goes, as a share of the diagonal."""
     flow_px = flow.calc(first, second, _NO_FLOW)
-    length_px = cv2.magnitude(flow_px[..., 0], flow_px[..., 1]).ravel()
+    # Not cv2.magnitude: its last digit depends on where the arrays lie in memory.
+    x, y = flow_px[..., 0], flow_px[..., 1]
+    length_px = np.sqrt(x * x + y * y).ravel()
     return length_px / np.float32(np.hypot(*first.shape))
 
 

@@ -91,3 +91,9 @@ def test_other_thresholds_build_only_what_is_new(jobs: Jobs) -> None:
     said = jobs.run("whatif", "--config", none, "--out", jobs.out("what"))
     assert "5 verdicts change" in said
     assert "x0" in said
+    assert "would be deleted" in jobs.run("prune", "--out", jobs.out("what"), "--dry-run")
+    assert len(list(old)) == 5
+    assert "1 shards" in jobs.run("prune", "--out", jobs.out("what"))
+    assert "no problems" in jobs.run("verify", "--out", jobs.out("what"))
+    assert "10 rows" in jobs.run("manifest", "--config", none)
+    assert "kept" in jobs.run("status", "--out", jobs.out("what"))

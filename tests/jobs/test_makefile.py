@@ -57,10 +57,10 @@ def test_a_stray_variable_of_the_environment_moves_no_run():
 
 
 def test_openmp_is_quiet_before_python_starts():
-    probe = "include Makefile\nprobe:\n\t@echo it is $$OMP_WAIT_POLICY\n"
+    asking = "include Makefile\nasking:\n\t@echo it is $$OMP_WAIT_POLICY\n"
     said = subprocess.run(
-        ["make", "-f", "-", "probe"],
-        input=probe,
+        ["make", "-f", "-", "asking"],
+        input=asking,
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], "OMP_WAIT_POLICY": "ACTIVE"},
         capture_output=True,

@@ -77,12 +77,17 @@ def test_a_bay_at_the_border_is_no_hole() -> None:
 
 
 def test_sides_touched() -> None:
-    assert touched_sides(disc(20, (60, 45)), 0.1) == 0
-    assert touched_sides(disc(20, (10, 45)), 0.1) == 1
-    assert touched_sides(disc(20, (10, 5)), 0.1) == 2
-    stray = disc(20, (60, 45))
-    stray[:26, 60] = True
-    assert touched_sides(stray, 0.1) == 0
+    assert not touched_sides(disc(20, (60, 45)), 0.1).any()
+    assert touched_sides(disc(20, (10, 45)), 0.1).tolist() == [False, False, True, False]
+    assert touched_sides(disc(20, (110, 80)), 0.1).tolist() == [False, True, False, True]
+    assert not touched_sides(np.zeros((9, 9), dtype=bool), 0.1).any()
+
+
+def test_a_stray_pixel_is_no_contact_and_a_strip_is_wider() -> None:
+    mask = disc(20, (60, 45))
+    mask[:26, 60] = True
+    assert not touched_sides(mask, 0.1).any()
+    assert touched_sides(mask, 0.1, strip=30)[0]
 
 
 def test_fill_is_the_share_of_the_box() -> None:

@@ -22,7 +22,7 @@ def test_a_lost_raylet_blames_no_clip(tmp_path: Path, monkeypatch: pytest.Monkey
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     machines = Cluster(initialize_head=True, head_node_args=node)
     spare = machines.add_node(**node)
-    monkeypatch.setenv("RAY_ADDRESS", machines.address)
+    monkeypatch.setenv("RAY_ADDRESS", str(machines.address))
     diary = tmp_path / "diary"
     names = [f"clip{i}" for i in range(20)]
     batches: list[Batch] = []

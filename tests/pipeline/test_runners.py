@@ -115,13 +115,12 @@ def test_killed_actors_and_hosts_cost_no_clip(tmp_path: Path) -> None:
 def test_what_stops_the_job_arrives_as_it_was_raised(
     request: pytest.FixtureRequest, runner: str, name: str, error: type[Exception]
 ) -> None:
-    work = Work((Length(),), {})
+    run = run_here
+    if runner == "ray":
+        request.getfixturevalue("own_cluster")
+        run = run_on_ray
     with pytest.raises(error) as caught:
-        if runner == "ray":
-            request.getfixturevalue("own_cluster")
-            run_on_ray(work, [name], [])
-        else:
-            run_here(work, [name], [])
+        run(Work((Length(),), {}), [name], [])
     assert name in str(caught.value).splitlines()[-1]
     assert type(caught.value) is error
 

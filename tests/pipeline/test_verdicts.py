@@ -186,7 +186,7 @@ def test_the_funnel_shows_what_left_it_where(listed) -> None:
         "rows of the manifest 8 100.0%",
         "rejected: duplicate 1 12.5%",
         "-> size 7 87.5%",
-        "rejected by side >= 1080 2 25.0%",
+        "rejected: wanted side >= 1080 2 25.0%",
         "failed: unreadable 1 12.5%",
         "pending 1 12.5%",
         "-> kind 3 37.5%",

@@ -1,11 +1,12 @@
 """How much moves."""
 
+import cv2
 import numpy as np
 import pytest
 
 from pipeline.clip import Clip, Failed, Measurement
 from pipeline.frames import Frames
-from stages.motion import Motion
+from stages.motion import Motion, flow_lengths
 
 HEIGHT, WIDTH = 180, 320
 DIAGONAL = np.hypot(HEIGHT, WIDTH)
@@ -108,3 +109,15 @@ def test_what_has_no_pair_or_no_room_for_a_patch_fails(texture):
         outcome = measure(images, numbers)
         assert isinstance(outcome, Failed)
         assert outcome.code == code
+
+
+def test_the_flow_does_not_depend_on_where_the_pictures_lie(texture):
+    """cv2.magnitude fails this: its last digit follows the arrays' place in memory."""
+    ground = cv2.cvtColor(texture(90, 161), cv2.COLOR_RGB2GRAY)
+    pair = ground[:, :160], ground[:, 1:]
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    chance, held, seen = np.random.default_rng(0), [], set()
+    for _ in range(400):
+        held.append(np.empty(int(chance.integers(1, 100_000)), np.uint8))
+        seen.add(flow_lengths(flow, *(np.ascontiguousarray(picture) for picture in pair)).tobytes())
+    assert len(seen) == 1
