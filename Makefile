@@ -17,7 +17,8 @@ ARGS = $(strip $(call given,CONFIG,config) $(call given,CORPUS,corpus) \
        $(call given,VIDEOS,videos) $(call given,OUT,out) $(call given,RUNNER,runner))
 
 JOBS := corpus manifest probe appearance motion score entities segment samples shards dataset \
-        report whatif verify prune status
+        latents train generate evaluate report whatif verify prune status
+DEMO := --config jobs/configs/demo
 .PHONY: help $(JOBS) aesthetic consistency demo test check bench lock
 
 help: ## this list
@@ -25,11 +26,17 @@ help: ## this list
 	@echo
 	@echo "  with CONFIG=run.toml CORPUS=file-or-folder VIDEOS=folder-or-url OUT=run-folder RUNNER=ray|local"
 
-demo: $(READY) runs/demo-corpus ## everything, small, on CPU: renders a corpus, curates it, writes shards and a report
-	$(RUN) jobs.dataset --config jobs/configs/demo.toml $(call given,RUNNER,runner)
+demo: $(READY) runs/demo-corpus ## everything, small, on CPU: clips, shards, adapter, videos, scores, report
+	$(RUN) jobs.dataset $(DEMO).toml $(call given,RUNNER,runner)
 	@echo "against the corpus's known answers:"
 	@$(RUN) jobs.corpus --out runs/demo-corpus --score runs/demo
-	@$(RUN) jobs.report --config jobs/configs/demo.toml
+	$(RUN) jobs.latents $(DEMO).toml $(call given,RUNNER,runner)
+	$(RUN) jobs.train $(DEMO)-base.toml
+	$(RUN) jobs.train $(DEMO)-train.toml
+	$(RUN) jobs.generate $(DEMO)-generate.toml
+	$(RUN) jobs.evaluate --out runs/demo
+	$(RUN) jobs.report $(DEMO).toml
+	@$(RUN) jobs.summary --out runs/demo
 
 # Under its name only when it is whole: a demo that was stopped while rendering renders again.
 runs/demo-corpus: | $(READY)
@@ -47,6 +54,10 @@ entities: ## measures: what the caption says the clip shows
 segment: ## measures: the mask of that entity on the first frame
 samples: ## builds: one training sample for each kept clip
 shards: ## builds: tar shards of the samples, and their index
+latents: ## builds: samples encoded for training, in shards of their own
+train: ## trains a base or an adapter on latents: CONFIG=jobs/configs/train.toml
+generate: ## videos of a subject: CONFIG=generate.toml
+evaluate: ## scores of the generated videos of run OUT
 report: ## writes the report and the contact sheets of a run
 whatif: ## replays the thresholds of CONFIG over the facts of run OUT: who would flip
 verify: ## compares the shards with their index, byte for byte

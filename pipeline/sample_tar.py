@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Mapping
-
-from webdataset.writer import TarWriter
+from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from webdataset.writer import TarWriter
 
 MEMBERS = ("json", "mask.png", "mp4", "reference.png")
 """The files of a sample, each `<key>.<member>`."""
@@ -18,6 +20,9 @@ LATENTS = ("safetensors",)
 
 def tar_writer(file: io.BytesIO) -> TarWriter:
     """Writes samples as webdataset does, without anything of this machine or hour."""
+    # Imported here: it brings torch along where that is installed, seconds for every command.
+    from webdataset.writer import TarWriter
+
     return TarWriter(file, user="", group="", mode=0o644, compress=False, encoder=False, mtime=0)
 
 
