@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.filters import FilterChange
+from pipeline.work import Limits, WorkerKind
 from stages.appearance import AppearanceSettings
 from stages.entities import EntitiesSettings
 from stages.motion import MotionSettings
 from stages.probe import ProbeSettings
 from stages.sample import SampleSettings
-
-from pipeline.filters import FilterChange
-from pipeline.work import Limits, WorkerKind
 from stages.segment import SegmentSettings
 
 
