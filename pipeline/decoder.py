@@ -56,14 +56,17 @@ class Decoder:
         """How many orders are open."""
         return len(self._orders)
 
+    def start(self) -> None:
+        """Has a child ready before the first order."""
+        if self._child is None:
+            self._start()
+
     def order(self, key: str, path: str, requests: Sequence[FrameRequest]) -> None:
         """Asks for the frames of one clip."""
         order = _Order(key, path, tuple(requests))
+        self.start()
         self._orders.append(order)
-        if self._child is None:
-            self._start()
-        else:
-            self._send(order)
+        self._send(order)
         if len(self._orders) == 1:
             self._since = time.monotonic()
 

@@ -53,6 +53,14 @@ class Host:
         self._closed_batches = 0
         self._streak = 0
 
+    def start(self) -> None:
+        """Loads the models ahead of the first unit. Raises StageError when that fails."""
+        attempt = _Attempt()
+        for _ in range(_IDLE_DEATHS):
+            if self._start(attempt):
+                return
+        raise StageError(f"the host died {_IDLE_DEATHS} times while it started: {attempt.tail}")
+
     def run(self, unit: Unit, stopping: Callable[[], bool]) -> Result:
         """Measures the clips of a unit; returns early, with what is done, once `stopping()`.
 

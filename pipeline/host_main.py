@@ -41,6 +41,8 @@ class Measuring:
         self._decoder = Decoder(limits.decode_s, int(limits.memory_gib * 2**30))
         leading = list(takewhile(lambda stage: stage.frames is None, work.stages))
         self._leading, self._rest = leading, list(work.stages[len(leading) :])
+        if any(stage.frames is not None for stage in self._rest):
+            self._decoder.start()
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Stages without frames first, for all clips; then the others, decoding ahead."""
@@ -173,10 +175,10 @@ def main() -> None:
     connection = Connection(fd)
     try:
         work: Work = connection.recv()
+        measuring = Measuring(work, connection.send)
         for stage in work.stages:
             stage.setup()
         connection.send(("ready",))
-        measuring = Measuring(work, connection.send)
         while True:
             measuring.run(connection.recv())
             connection.send(("done",))

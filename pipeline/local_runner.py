@@ -19,6 +19,7 @@ class LocalFleet:
         self._work = work
         self._stopping = stopping
         self._host = Host(work)
+        self._host.start()
         self._unit: Unit | None = None
 
     def free(self) -> list[str]:

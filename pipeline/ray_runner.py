@@ -71,7 +71,9 @@ class _Worker:
         self._host = Host(work)
         self._stopped = False
 
-    def node(self) -> str:
+    def ready(self) -> str:
+        """The node that it found a place on, once its models are loaded."""
+        self._host.start()
         return ray.util.get_node_ip_address()
 
     def stop(self) -> None:
@@ -95,7 +97,7 @@ _remote_worker: Any = ray.remote(**_CONTRACT)(_Worker)
 class _Actor:
     handle: Any
     kind: WorkerKind
-    node: str = ""  # known once it has a place
+    node: str = ""  # known once it is ready
     flying: dict[Any, Unit] = field(default_factory=dict)
 
 
@@ -171,7 +173,7 @@ class RayFleet:
         name = f"worker-{next(self._names)}"
         handle = _remote_worker.options(num_cpus=kind.cpus, num_gpus=kind.gpus).remote(self._work)
         self._actors[name] = _Actor(handle, kind)
-        self._asking[handle.node.options(concurrency_group="control").remote()] = name
+        self._asking[handle.ready.remote()] = name
 
 
 def _room(kind: WorkerKind) -> int:
