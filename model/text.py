@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
+from transformers.utils import logging as transformers_logging
 
 from model.errors import ModelError
 from model.fingerprint import fingerprint
@@ -43,6 +44,7 @@ class TextEncoder:
         Raises ModelError when it is not there, or not a T5.
         """
         alone = (Path(source) / "config.json").is_file()
+        transformers_logging.disable_progress_bar()  # a job has a progress line of its own
         try:
             self._tokenizer = T5Tokenizer.from_pretrained(
                 source, subfolder="" if alone else "tokenizer"
