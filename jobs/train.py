@@ -112,7 +112,7 @@ def _open(run: TrainRun, dataset: LatentDataset) -> _Subject:
         transformer = init_tiny_base(run.loop.seed, _fitting(dataset))
     else:
         place = find(run.base)
-        _check_codec(place, dataset)
+        _check_base(run, place, dataset)
         base = identify_base(place)
         trains_base = adapter is None or run.base_dtype == "f32"
         transformer = load_base(place, torch.float32 if trains_base else torch.bfloat16)
@@ -163,12 +163,18 @@ def _fitting(dataset: LatentDataset) -> TransformerConfig:
     )
 
 
-def _check_codec(place: str, dataset: LatentDataset) -> None:
-    """A base of ours knows the codec and the text encoder that it was trained on."""
+def _check_base(run: TrainRun, place: str, dataset: LatentDataset) -> None:
+    """A base of ours knows what it was trained on, and whom it held out."""
     folder = storage.local(place)
     if folder is None or not is_checkpoint(folder):
         return
     known = read_state(folder).settings
+    for key, value in (("loop.seed", run.loop.seed), ("held_out.share", run.held_out.share)):
+        if known[key] != value:
+            raise InputError(
+                f"{key}: found {value}, the base {place} was trained with {known[key]}; give both "
+                "the same, or subjects that are held out here were trained on there"
+            )
     for what, here in dataset.made_with.items():
         there = known[f"latents.{what}"]
         if there != here:

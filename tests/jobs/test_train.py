@@ -181,6 +181,13 @@ def test_latents_of_another_codec_than_the_base_s_are_refused(folder: Path, tmp_
         _run(file)
 
 
+def test_an_adapter_holds_out_whom_its_base_held_out(folder: Path):
+    file = _run_file(folder, "other-split")
+    file.write_text(file.read_text().replace("share = 0.3", "share = 0.5"))
+    with pytest.raises(InputError, match=r"held_out.share: found 0.5, the base .* trained with"):
+        _run(file)
+
+
 def test_no_latents_is_one_line(folder: Path, tmp_path: Path):
     file = _run_file(folder, "no-latents")
     file.write_text(f'latents = "{tmp_path}/none"\n{file.read_text()}')
