@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jobs.settings import Run
+from pipeline import storage
 from pipeline.config import load
 from pipeline.errors import InputError
 from pipeline.host import StageError
@@ -38,13 +39,20 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def read_run(arguments: argparse.Namespace) -> Run:
-    """The run file with what the command line says on top. Raises InputError."""
+    """The run file with what the command line says on top. Raises InputError.
+
+    Without a run file: the one in the run folder, where there is one.
+    """
     overrides: Mapping[str, Any] = {
         key: getattr(arguments, flag)
         for flag, (key, _) in _OVERRIDES.items()
         if getattr(arguments, flag) is not None
     }
-    return load(arguments.config, Run, overrides)
+    config = arguments.config
+    if config is None and arguments.out:
+        own = storage.join(arguments.out, "config.toml")
+        config = own if storage.exists(own) else None
+    return load(config, Run, overrides)
 
 
 def finish(main: Callable[[], int]) -> None:

@@ -55,6 +55,9 @@ def test_every_row_has_its_verdict_and_the_shards_hold_the_kept(jobs: Jobs) -> N
     samples = list(ShardReader(str(jobs.out("first") / "shards")))
     assert len(samples) == 5
     assert "no problems" in jobs.run("verify", "--out", jobs.out("first"))
+    assert "5 samples" in jobs.run("dataset", "--out", jobs.out("first"))
+    assert "contact sheets" in jobs.run("report", "--out", jobs.out("first"))
+    assert (jobs.out("first") / "report" / "index.html").exists()
 
 
 def test_a_second_run_does_nothing_and_says_so(jobs: Jobs) -> None:
