@@ -9,10 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from jobs.command import finish, parser, read_run
-from jobs.curation import House, look_at
-from jobs.settings import Run
+from jobs.curation import House, look_at, recorded
 from pipeline import storage
-from pipeline.config import load
 from pipeline.errors import InputError
 from pipeline.verdicts import flips, funnel
 
@@ -24,12 +22,9 @@ def main() -> int:
     given = parser(__doc__).parse_args()
     if not given.out:
         raise InputError("found no run folder, wanted --out RUN_FOLDER of a run to replay")
-    own = storage.join(given.out, "config.toml")
-    if not storage.exists(own):
-        raise InputError(f"{given.out} holds no run (no config.toml); wanted a run folder")
-    before = look_at(load(own, Run, {"out": given.out}))
+    before = look_at(recorded(given.out))
     if given.config is None:
-        given.config = own
+        given.config = storage.join(given.out, "config.toml")
     given.corpus = given.corpus or before.run.corpus.manifest
     given.videos = given.videos or before.run.corpus.videos or None
     after = look_at(read_run(given))
@@ -40,8 +35,9 @@ def main() -> int:
 
 
 def _compare(before: House, after: House, name: str) -> str:
-    flipped = flips(before.replay(), after.replay())
-    lines = [f"with {name}:", funnel(after.replay(), after.measures), ""]
+    replayed = after.replay()
+    flipped = flips(before.replay(), replayed)
+    lines = [f"with {name}:", funnel(replayed, after.measures), ""]
     if flipped.num_rows == 0:
         return "\n".join([*lines, "no verdict changes"])
     lines.append(f"{flipped.num_rows} verdicts change:")
