@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,11 +43,17 @@ class Indices:
 class FrameRequest:
     """pick: which frames. area_px: at most so many pixels a frame; None: native size.
 
-    The aspect is kept and nothing is enlarged.
+    The aspect is kept and nothing is enlarged. also: what the same stage wants besides, at another
+    size; it comes as `Frames.also`.
     """
 
     pick: Every | Spaced | Times | Indices
     area_px: int | None = None
+    also: FrameRequest | None = None
+
+    def each(self) -> list[FrameRequest]:
+        """The request itself and those that hang on it."""
+        return [self, *(self.also.each() if self.also else [])]
 
     def numbers(self, num_frames: int, fps: float) -> list[int]:
         """The frame numbers in rising order, each once."""
@@ -78,7 +85,7 @@ class Frames:
 
     images: (N, H, W, 3) uint8 RGB, upright (rotation metadata applied); numbers: the N frame
     numbers; fps: mean frames per second; num_frames: of the whole clip as decoded;
-    width, height: of the upright native picture.
+    width, height: of the upright native picture; also: what `FrameRequest.also` got.
     """
 
     images: np.ndarray
@@ -87,7 +94,14 @@ class Frames:
     num_frames: int
     width: int
     height: int
+    also: Frames | None = None
 
     def seconds(self) -> np.ndarray:
         """(N,) time of each frame from the first one of the clip, at the mean rate."""
         return np.asarray(self.numbers, dtype=np.float64) / self.fps
+
+
+def joined(request: FrameRequest, served: Iterator[Frames]) -> Frames:
+    """The frames of one request with those of its `also`; served: in the order of `each`."""
+    first = next(served)
+    return replace(first, also=joined(request.also, served)) if request.also else first

@@ -20,7 +20,7 @@ from pipeline.clip import Failed, Measurement, Outcome
 from pipeline.decoder import Decoder
 from pipeline.errors import InputError
 from pipeline.filters import first_rejection
-from pipeline.frames import Frames
+from pipeline.frames import Frames, joined
 from pipeline.lifeline import die_with_parent
 from pipeline.stage import Stage
 from pipeline.work import Fate, Task, Work
@@ -93,7 +93,7 @@ class Measuring:
                 ordered.append(task)
                 stages = wanted[task.clip.clip_id]
                 if stages:
-                    requests = [stage.frames for stage in stages if stage.frames]
+                    requests = [r for stage in stages if stage.frames for r in stage.frames.each()]
                     self._decoder.order(task.clip.clip_id, task.clip.path, requests)
             if not ordered:
                 return
@@ -106,7 +106,13 @@ class Measuring:
                 self._say(("settled", {clip_id: "failed"}))
                 continue
             served = iter(frames)
-            yield _Run(task, [next(served) if s in stages else None for s in self._rest])
+            yield _Run(
+                task,
+                [
+                    joined(s.frames, served) if s.frames and s in stages else None
+                    for s in self._rest
+                ],
+            )
 
     def _wanted(self, task: Task) -> list[Stage]:
         return [s for s in self._rest if s.frames is not None and s.name not in task.facts]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipeline.clip import Clip, Facts, Outcome
 from pipeline.filters import Filter
 from pipeline.frames import FrameRequest, Frames
+from pipeline.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,10 @@ class Stage(ABC):
     frames: FrameRequest | None = None
     """Which frames it wants; all requests of a pass are served by one decode."""
     resources: Resources = Resources()
+
+    def weights(self) -> Sequence[Weights]:
+        """What `setup` loads; a job looks for it before it starts a worker."""
+        return ()
 
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:

@@ -1,0 +1,48 @@
+"""Where a network runs, in which numbers, on how many pictures at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """device: "auto" is CUDA where there is one; dtype: of weights and activations.
+
+    batch: pictures, pairs or captions that the network sees at once.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["f32", "f16", "bf16"] = "f32"
+    batch: int = 32
+
+    @property
+    def torch_device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return _DTYPES[self.dtype]
+
+    def load(self, pictures: np.ndarray) -> torch.Tensor:
+        """(N, H, W, 3) uint8 to the device as (N, 3, H, W) uint8; pinned on the way to a GPU."""
+        tensor = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+        if self.torch_device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.torch_device, non_blocking=True)
+
+
+def numbers_of(settings: Any) -> Mapping[str, Any]:
+    """What of a stage's settings changes its numbers: device and batch do not, dtype does."""
+    values = asdict(settings)
+    values["placement"] = {"dtype": settings.placement.dtype}
+    return values
