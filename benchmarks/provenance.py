@@ -16,8 +16,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def write(name: str, packages: Sequence[str], figures: Mapping[str, Any]) -> Path:
-    """`benchmarks/results/<name>.json`."""
+def write(
+    name: str, packages: Sequence[str], figures: Mapping[str, Any], gpu: str = "no GPU"
+) -> Path:
+    """`benchmarks/results/<name>.json`. gpu: the one that was used."""
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     record = {
@@ -25,7 +27,7 @@ def write(name: str, packages: Sequence[str], figures: Mapping[str, Any]) -> Pat
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": _device(),
+        "device": f"{_cpu()}, {gpu}",
         "load_average": os.getloadavg(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in packages},
@@ -42,7 +44,7 @@ def _git(*arguments: str) -> str:
     return answer.stdout.strip()
 
 
-def _device() -> str:
+def _cpu() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(models)} x {models[0] if models else platform.processor()}, no GPU"
+    return f"{len(models)} x {models[0] if models else platform.processor()}"

@@ -9,13 +9,14 @@ import argparse
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from jobs.attention_report import files, told
 from jobs.command import finish
 from jobs.curation import recorded, recorded_text
 from jobs.generate_settings import GenerateRun
@@ -72,7 +73,7 @@ def _generate(run: GenerateRun, stop: Stop) -> int:
         run.name, len(todo) * run.sampling.steps, storage.join(url, "status.json")
     ) as shown:
         for draft in todo:
-            if not _make(generator, draft, url, video, shown, stop):
+            if not _make(generator, draft, url, video, run.diagnostics, shown, stop):
                 print(f"{url}: stopped; the same command goes on from here")
                 return stop.exit_code
     generated.write_index(url, [draft.record.name for draft in drafts])
@@ -81,24 +82,31 @@ def _generate(run: GenerateRun, stop: Stop) -> int:
 
 
 def _make(
-    generator: Generator, draft: Draft, url: str, video: VideoSettings, shown: _Steps, stop: Stop
+    generator: Generator,
+    draft: Draft,
+    url: str,
+    video: VideoSettings,
+    diagnostics: bool,
+    shown: _Steps,
+    stop: Stop,
 ) -> bool:
     """One video; False when it was stopped before its end."""
 
-    def told(step: Step) -> None:
+    def heard(step: Step) -> None:
         shown.update()
         if stop():
             raise _StoppedError
 
     try:
-        images, seen = generator.make(draft, told)
+        images, seen = generator.make(draft, heard)
     except _StoppedError:
         return False
-    warnings = [step.warning for step in seen if step.warning]
+    warnings = [step.saw.warning for step in seen if step.saw and step.saw.warning]
     if warnings:
         shown.note(f"{draft.record.name}: {warnings[0]} (in {len(warnings)} of {len(seen)} steps)")
-    record = replace(draft.record, seen=[_plain(step) for step in seen])
-    generated.save(url, record, images, draft.wish.picture, video)
+    record = replace(draft.record, seen=[told(step) for step in seen])
+    beside = files(seen, generator.grid) if diagnostics else {}
+    generated.save(url, record, images, draft.wish.picture, video, beside)
     shown.videos += 1
     return True
 
@@ -114,11 +122,6 @@ class _Steps(Progress):
 
     def _counts(self) -> str:
         return f"{self.videos} videos done"
-
-
-def _plain(step: Step) -> dict[str, float]:
-    told = {k: v for k, v in asdict(step).items() if k != "warning" and v is not None}
-    return {name: round(value, 5) for name, value in told.items()}
 
 
 def _drafts(generator: Generator, wishes: Sequence[Wish], run: GenerateRun) -> Iterator[Draft]:

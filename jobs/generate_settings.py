@@ -28,7 +28,8 @@ class GenerateRun:
     out: the run folder, whose own run file says how latents are made; name: of the videos' folder
     in it; training: of the training's, whose last checkpoint is used. held_out: how many held-out
     samples give caption and reference; wishes: others. without: each also from the prompt alone.
-    tab, erae: whether they act. base_dtype: what the base computes in. threads: of torch on the
+    tab, erae: whether they act. diagnostics: files beside each video that show what its attention
+    did. base_dtype: what the base computes in. threads: of torch on the
     CPU, 0 for its own choice.
     """
 
@@ -42,6 +43,7 @@ class GenerateRun:
     num_frames: int = 25  # the paper, section 6.1
     tab: bool = True
     erae: bool = True
+    diagnostics: bool = True  # ours: sampling measures them anyway, and they are small
     base_dtype: Literal["bf16", "f32"] = "bf16"  # as the 5B was trained
     threads: int = 0
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

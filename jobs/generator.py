@@ -16,8 +16,8 @@ from torch import Tensor
 from jobs.generate_settings import GenerateRun
 from model.bias import entity_mask
 from model.config import AdapterConfig
+from model.extra_frame import open_model
 from model.sampling import Conditions, Step, initial_noise, sample
-from model.transformer import CustomVideoX
 from model.weights import identify_base, load_adapter, load_base, read_header
 from pipeline.errors import InputError
 from pipeline.generated import Generated
@@ -84,7 +84,7 @@ class Generator:
         _check_encoders(trained, encoders)
         dtype = torch.bfloat16 if settings.base_dtype == "bf16" else torch.float32
         config = None if adapter is None else _switched(read_header(adapter).config, settings)
-        self._model = CustomVideoX(load_base(trained.base, dtype), config)
+        self._model = open_model(load_base(trained.base, dtype), config)
         base_id = identify_base(trained.base)
         if adapter is not None:
             load_adapter(self._model, adapter, base_id)
@@ -107,6 +107,23 @@ class Generator:
     def takes_references(self) -> bool:
         """Whether there is an adapter."""
         return self._model.adapter is not None
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Latent frames, rows and columns of patches of each video."""
+        frames, _, height, width = self._shape
+        patch = self._model.transformer.config["patch_size"]
+        return frames, height // patch, width // patch
+
+    @property
+    def _shape(self) -> tuple[int, int, int, int]:
+        side = self._codec.space_factor
+        return (
+            1 + (self._settings.num_frames - 1) // self._codec.time_factor,
+            self._codec.latent_channels,
+            self._latents.height // side,
+            self._latents.width // side,
+        )
 
     def draft(self, wish: Wish, seed: int, group: str) -> Draft:
         """What the video will be called. Raises ModelError when the prompt lacks the entity."""
@@ -143,15 +160,7 @@ class Generator:
             seen.append(step)
             progress(step)
 
-        frames = 1 + (self._settings.num_frames - 1) // self._codec.time_factor
-        side = self._codec.space_factor
-        shape = (
-            frames,
-            self._codec.latent_channels,
-            self._latents.height // side,
-            self._latents.width // side,
-        )
-        noise = initial_noise([draft.record.seed], shape).to(self._device)
+        noise = initial_noise([draft.record.seed], self._shape).to(self._device)
         conditions = self._conditions(draft)
         latents = sample(
             self._model, conditions, noise, self._settings.sampling, self._snr_shift, told
@@ -190,9 +199,13 @@ def _check_encoders(trained: Trained, found: Mapping[str, str]) -> None:
 
 
 def _switched(config: AdapterConfig, settings: GenerateRun) -> AdapterConfig:
-    """The adapter's own settings, with what acts in sampling as this run wants it."""
+    """The adapter's own settings, with what acts in sampling as this run wants it.
+
+    The backend that it was trained with may not run on this machine.
+    """
     return replace(
         config,
+        backend="auto",
         tab=replace(config.tab, sample=settings.tab),
         erae=replace(config.erae, sample=settings.erae),
     )

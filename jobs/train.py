@@ -16,10 +16,11 @@ from torch import Tensor
 from jobs.command import finish
 from jobs.curation import recorded, recorded_text
 from jobs.train_settings import TrainRun
-from model.config import TINY, AdapterConfig, TransformerConfig
+from model.adapted import Adapted
+from model.config import OWN, TINY, AdapterConfig, TransformerConfig
 from model.errors import ModelError
+from model.extra_frame import open_model
 from model.text import TextEncoder
-from model.transformer import CustomVideoX
 from model.weights import Base, identify_base, init_tiny_base, load_base
 from pipeline import storage
 from pipeline.config import dump, load
@@ -89,7 +90,7 @@ class _Subject:
     """What is trained, on what."""
 
     dataset: LatentDataset
-    model: CustomVideoX
+    model: Adapted
     weights: Weights
     base: str
     null_text: Tensor
@@ -98,9 +99,11 @@ class _Subject:
 def _open(run: TrainRun, dataset: LatentDataset) -> _Subject:
     """Loads the base and puts the adapter on it. Raises InputError, ModelError."""
     adapter = None if run.adapter == "none" else run.adapter
-    if adapter is not None and adapter.erae.train:
+    if adapter is not None and adapter.erae.train and adapter.erae.layers != OWN:
         raise InputError(
-            "adapter.erae.train: found true; training knows no region: set it to false"
+            f'adapter.erae.train: found true with erae.layers = "{adapter.erae.layers}", whose '
+            f'region is of the step before, and training has none; set layers to "{OWN}", or train '
+            "to false"
         )
     if run.base == _TINY and adapter is not None:
         raise InputError(
@@ -117,7 +120,7 @@ def _open(run: TrainRun, dataset: LatentDataset) -> _Subject:
         trains_base = adapter is None or run.base_dtype == "f32"
         transformer = load_base(place, torch.float32 if trains_base else torch.bfloat16)
     _check_sizes(run, transformer.config, dataset)
-    model = CustomVideoX(transformer, adapter, run.loop.seed)
+    model = open_model(transformer, adapter, run.loop.seed)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     weights = (
         BaseWeights(model)
@@ -130,12 +133,15 @@ def _open(run: TrainRun, dataset: LatentDataset) -> _Subject:
 def _trainer(run: TrainRun, folder: Path, subject: _Subject) -> Trainer:
     dataset, model = subject.dataset, subject.model
     numbers, aside = split(run.loop.seed, dataset.source_ids, run.held_out.share)
+    with_entity = run.adapter != "none" and run.adapter.erae.train
+    held = (aside, dataset.source_ids, dataset.__getitem__, run.held_out)
     course = Course(
         dataset,
         numbers,
-        hold_out(run.loop.seed, aside, dataset.source_ids, dataset.__getitem__, run.held_out),
+        hold_out(run.loop.seed, *held, with_entity),
         subject.null_text,
         with_reference=run.adapter != "none",
+        with_entity=with_entity,
     )
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     training = Training(model, trained, noise_schedule(run.snr_shift), run.optimizer)

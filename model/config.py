@@ -7,6 +7,11 @@ from typing import Any, Literal
 
 from model.errors import ModelError
 
+Backend = Literal["auto", "dense", "merged", "augmented"]
+Kind = Literal["reference", "extra_frame"]
+OWN = "own"
+"""Of `EraeConfig.layers`."""
+
 
 @dataclass(frozen=True, slots=True)
 class TransformerConfig:
@@ -68,12 +73,13 @@ class EraeConfig:
     """The entity's region R = A_e > threshold, and what it adds to the bias (Eq. 8).
 
     form: "add" is tanh(M) + b1*R (Eq. 6 and 8), "product" is tanh(M)*R (Algorithm 1, line 7).
-    layers: whose A_e is averaged; "middle" is the middle third (14-27 of 42), else "first-last".
-    normalise: "minmax" clips to the percentiles and stretches to 0..1, per latent frame; "median"
-    selects what is above twice the frame's median, and knows no threshold.
+    layers: whose A_e of the previous step is averaged; "middle" is the middle third (14-27 of 42),
+    else "first-last". "own": every layer makes R of its own A_e in the same step, which training
+    can do as well. normalise: "minmax" clips to the percentiles and stretches to 0..1, per latent
+    frame; "median" selects what is above twice the frame's median, and knows no threshold.
     """
 
-    train: bool = False  # a region needs a previous step, and training has none
+    train: bool = False  # a region is of the previous step, and training has none; "own" is not
     sample: bool = True
     b1: float = 0.1  # the paper, section 4.3
     threshold: float = 0.1  # the paper, section 4.3
@@ -85,13 +91,16 @@ class EraeConfig:
 
     def chosen_layers(self, num_layers: int) -> range:
         """The blocks whose A_e is averaged."""
+        if self.layers == OWN:
+            return range(num_layers)
         if self.layers == "middle":
             first, stop = num_layers // 3, max(2 * num_layers // 3, num_layers // 3 + 1)
             return range(first, stop)
         first, dash, last = self.layers.partition("-")
         if not (dash and first.isdecimal() and last.isdecimal()):
             raise ModelError(
-                f'erae.layers: found {self.layers!r}; wanted "middle" or "first-last", like "14-27"'
+                f'erae.layers: found {self.layers!r}; wanted "middle", "own" or "first-last", like '
+                '"14-27"'
             )
         if not int(first) <= int(last) < num_layers:
             raise ModelError(
@@ -105,14 +114,18 @@ class EraeConfig:
 class AdapterConfig:
     """The LoRA on reference tokens and how the reference meets the video.
 
-    attention: "joint" is Eq. 4; "independent" is Algorithm 1, line 3: reference queries see
-    reference keys only. delta: the shift of the reference's position (t, h, w) in patches (Eq. 5);
-    "-width" is (0, 0, -W). reference_timestep: "zero" takes the reference for the clean picture
-    that it is, "shared" gives it the video's t. bias_queries: Eq. 6 writes Q = zW_Q; text that
-    reads the reference unbiased leaks it into the video. null_text: the prompt of a drop and of
-    guidance, T5("") or zeros.
+    kind: "extra_frame" is the baseline of Table 2's first row (model/extra_frame.py), which knows
+    rank, alpha and null_text alone. attention: "joint" is Eq. 4; "independent" is Algorithm 1, line
+    3: reference queries see reference keys only. delta: the shift of the reference's position
+    (t, h, w) in patches (Eq. 5); "-width" is (0, 0, -W). reference_timestep: "zero" takes the
+    reference for the clean picture that it is, "shared" gives it the video's t. bias_queries: Eq. 6
+    writes Q = zW_Q; text that reads the reference unbiased leaks it into the video. null_text: the
+    prompt of a drop and of guidance, T5("") or zeros. backend: how the biased softmax is computed,
+    which changes its speed and its last bits; "auto" is "merged" on a GPU in bf16 or fp16, and
+    "dense" elsewhere.
     """
 
+    kind: Kind = "reference"
     rank: int = 128  # the paper, section 6.1
     alpha: float = 128.0  # ours: a scale of 1; the paper is silent
     attention: Literal["joint", "independent"] = "joint"
@@ -120,6 +133,7 @@ class AdapterConfig:
     reference_timestep: Literal["zero", "shared"] = "zero"
     bias_queries: Literal["video+text", "video"] = "video+text"
     null_text: Literal["empty", "zeros"] = "empty"  # as diffusers samples
+    backend: Backend = "auto"  # docs/decisions/014
     tab: TabConfig = field(default_factory=TabConfig)
     erae: EraeConfig = field(default_factory=EraeConfig)
 
@@ -127,6 +141,11 @@ class AdapterConfig:
         if self.rank < 1 or self.alpha <= 0:
             raise ModelError(
                 f"adapter: found rank {self.rank} and alpha {self.alpha}; wanted both above 0"
+            )
+        if self.kind == "extra_frame" and self.erae.train:
+            raise ModelError(
+                'adapter.erae.train: found true with kind = "extra_frame", which has no bias; set '
+                "it to false"
             )
 
 

@@ -1,4 +1,4 @@
-"""LoRA on reference tokens only: the weights, named as PEFT names them.
+"""The LoRA's weights, named as PEFT names them.
 
 B batch, R reference tokens, C width, r rank.
 """
@@ -70,12 +70,8 @@ class BlockLora(nn.Module):
         self.attn1 = AttentionLora(attn, adapter, generator)
 
 
-class ReferenceLora(nn.Module):
-    """All of a base's blocks. Its state dict has PEFT's names and shapes.
-
-    The last block's reference queries feed nothing: their weights take no gradient, since an
-    optimizer's decay would shrink them and DDP waits for gradients that never come.
-    """
+class Lora(nn.Module):
+    """All of a base's blocks. Its state dict has PEFT's names and shapes."""
 
     def __init__(self, base: CogVideoXTransformer3DModel, adapter: AdapterConfig, seed: int):
         super().__init__()
@@ -84,9 +80,6 @@ class ReferenceLora(nn.Module):
             BlockLora(cast(Attention, block.attn1), adapter, generator)
             for block in base.transformer_blocks
         )
-        last = self.attention(len(self.transformer_blocks) - 1)
-        last.to_q.requires_grad_(False)
-        last.to_out.requires_grad_(False)
 
     def attention(self, layer: int) -> AttentionLora:
         """The LoRA of one layer's attention."""

@@ -7,14 +7,16 @@ n references, S = T * h * w video tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from model.adapted import Adapted
 from model.bias import NUM_TRAIN_TIMESTEPS, coverage_warning, entity_region
 from model.config import SamplingConfig
+from model.memory import ReferenceMemory, can_remember
 from model.transformer import CustomVideoX
 
 
@@ -23,8 +25,8 @@ class Conditions:
     """What the videos are to show.
 
     text, null_text: (B, L, D), of the prompts and of what stands for none. reference: (B, n, C, H,
-    W), clean latents; None leaves the reference's tokens out. entity: (B, L) bool, the tokens that
-    name the subject, for ERAE; None goes without.
+    W), clean latents; None leaves the reference's tokens out. entity: (B, L) or (B, n, L) bool, the
+    tokens that name the subject, or that of each reference, for ERAE; None goes without.
     """
 
     text: Tensor
@@ -34,16 +36,36 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What one step saw. weight: the share of the video's attention on the reference; covered: of
-    the video by the entity's region; each None where nothing told.
+class Saw:
+    """What the branch with text and reference saw in one step.
+
+    weight: (layers, B), the share of the video's attention that is on the reference; activation:
+    (B, e, V), A_e; region: R, (B, e, V) bool, or (layers, B, e, V) where every layer has its own;
+    None without ERAE.
     """
+
+    weight: Tensor
+    activation: Tensor
+    region: Tensor | None
+
+    @property
+    def covered(self) -> float | None:
+        """The share of the video that is R."""
+        return None if self.region is None else float(self.region.float().mean())
+
+    @property
+    def warning(self) -> str | None:
+        """Why R cannot be a subject, in one line."""
+        return None if self.region is None else coverage_warning(self.region)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step that is done, counted from 0. saw: None without an entity or a reference."""
 
     number: int
     timestep: int
-    weight: float | None = None
-    covered: float | None = None
-    warning: str | None = None
+    saw: Saw | None
 
 
 def alpha_bars(snr_shift: float) -> Tensor:
@@ -79,7 +101,7 @@ def initial_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def sample(
-    model: CustomVideoX,
+    model: Adapted,
     conditions: Conditions,
     noise: Tensor,
     settings: SamplingConfig,
@@ -93,48 +115,59 @@ def sample(
     """
     bars = [*alpha_bars(snr_shift).tolist(), 1.0]
     timesteps = [*trailing_timesteps(settings.steps), -1]  # after the last step all is signal
-    latents, region = noise.float(), None
+    latents, region, reference = noise.float(), None, conditions.reference
+    if reference is not None and isinstance(model, CustomVideoX) and can_remember(model.adapter):
+        reference = model.remember(reference)
+    guided = _Guided(model, conditions, reference, settings)
     for number, (now, then) in enumerate(pairwise(timesteps)):
-        v, seen, region = _guided(model, conditions, settings, latents, now, region)
+        v, saw, region = guided.v(latents, now, region)
         latents = ddim_step(latents, v, bars[now], bars[then])
-        progress(replace(seen, number=number))
+        progress(Step(number, now, saw))
     return latents
 
 
-def _guided(
-    model: CustomVideoX,
-    conditions: Conditions,
-    settings: SamplingConfig,
-    latents: Tensor,
-    now: int,
-    region: Tensor | None,
-) -> tuple[Tensor, Step, Tensor | None]:
-    """The v (B, T, C, H, W), what was seen, and the region (B, S) that the next step is to use.
+@dataclass(frozen=True, slots=True)
+class _Guided:
+    """The v of all branches. reference: the conditions' own, or remembered."""
 
-    region: of the step before; it acts wherever the reference is present, and comes from the
-    branch with text and reference alone.
-    """
-    c, at = conditions, torch.full((len(latents),), now, device=latents.device)
-    g_text, g_ref = settings.text_guidance, settings.reference_guidance
-    if c.reference is None:
-        empty = model(latents, at, c.null_text)
-        return empty + g_text * (model(latents, at, c.text) - empty), Step(0, now), None
-    both = model(latents, at, c.text, c.reference, region=region, entity=c.entity, sampling=True)
-    seen, region_next = _seen(model, latents.shape[1], now)
-    without_text = model(latents, at, c.null_text, c.reference, region=region, sampling=True)
-    v = without_text + g_text * (both - without_text)
-    if g_ref != 1:
-        v = v + (g_ref - 1) * (without_text - model(latents, at, c.null_text))
-    return v, seen, region_next
+    model: Adapted
+    conditions: Conditions
+    reference: Tensor | ReferenceMemory | None
+    settings: SamplingConfig
+
+    def v(
+        self, latents: Tensor, now: int, region: Tensor | None
+    ) -> tuple[Tensor, Saw | None, Tensor | None]:
+        """The v (B, T, C, H, W), what was seen, and the region that the next step is to use.
+
+        region: of the step before; it acts wherever the reference is present, and comes from the
+        branch with text and reference alone.
+        """
+        model, c = self.model, self.conditions
+        at = torch.full((len(latents),), now, device=latents.device)
+        g_text, g_ref = self.settings.text_guidance, self.settings.reference_guidance
+        if self.reference is None:
+            empty = model(latents, at, c.null_text)
+            return empty + g_text * (model(latents, at, c.text) - empty), None, None
+        given = (latents, at, c.text, self.reference, region)
+        both = model(*given, entity=c.entity, sampling=True)
+        saw = _seen(model, latents.shape[1])
+        region_next = None if saw is None else saw.region
+        if model.diagnostics is not None and model.diagnostics.region is not None:
+            region, region_next = region_next, None  # every layer's own acts in its own step
+        without_text = model(latents, at, c.null_text, self.reference, region, sampling=True)
+        v = without_text + g_text * (both - without_text)
+        if g_ref != 1:
+            v = v + (g_ref - 1) * (without_text - model(latents, at, c.null_text))
+        return v, saw, region_next
 
 
-def _seen(model: CustomVideoX, num_frames: int, now: int) -> tuple[Step, Tensor | None]:
-    """What the last forward tells, and the region in it where ERAE is on."""
-    if model.diagnostics is None or model.adapter is None:
-        return Step(0, now), None
-    weight = float(model.diagnostics.weight.mean())
-    if not model.adapter.erae.sample:
-        return Step(0, now, weight), None
-    region = entity_region(model.diagnostics.activation, num_frames, model.adapter.erae)
-    covered = float(region.float().mean())
-    return Step(0, now, weight, covered, coverage_warning(region)), region
+def _seen(model: Adapted, num_frames: int) -> Saw | None:
+    """What the last forward tells; with the region where ERAE is on."""
+    told, adapter = model.diagnostics, model.adapter
+    if told is None or adapter is None:
+        return None
+    region = told.region
+    if region is None and adapter.erae.sample:
+        region = entity_region(told.activation, num_frames, adapter.erae)
+    return Saw(told.weight, told.activation, region)

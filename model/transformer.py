@@ -7,44 +7,37 @@ R = n*h*w reference tokens, E width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Sequence
+from typing import ClassVar, cast
 
 import torch
-from diffusers.models.normalization import CogVideoXLayerNormZero
 from diffusers.models.transformers.cogvideox_transformer_3d import (
     CogVideoXBlock,
     CogVideoXTransformer3DModel,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import Plan, Seen, dense_mask, reference_attention
+from model.adapted import Adapted, Diagnostics
+from model.attention import Pair, Plan, Seen
 from model.bias import reference_bias
-from model.config import AdapterConfig
+from model.block import both_streams, main_stream, reference_stream
+from model.config import OWN, AdapterConfig, Kind
 from model.errors import ModelError
-from model.lora import Attention, AttentionLora, ReferenceLora
-from model.position import Grid, main_rotary, reference_rotary, reference_table, video_rotary
+from model.lora import Lora
+from model.memory import ReferenceMemory, check_memory
+from model.position import Grid, Rotary, main_rotary, reference_rotary, reference_table
+from model.softmax import chosen, dense_mask, reference_mask
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostics:
-    """What a forward saw that was told the entity.
-
-    weight: (layers, B), the share of the video's attention that is on the reference, per layer;
-    activation: (B, V), A_e, the mean over ERAE's layers.
-    """
-
-    weight: Tensor
-    activation: Tensor
-
-
-class CustomVideoX(nn.Module):
+class CustomVideoX(Adapted):
     """The base alone, or frozen and with an adapter that reads reference pictures.
 
-    seed: of the fresh adapter, whose B is zero. It is not the base even so: clean tokens that it
-    was never trained with disturb the video.
+    A fresh adapter is not the base even so: clean tokens that it was never trained with disturb
+    the video.
     """
+
+    kind: ClassVar[Kind] = "reference"
 
     def __init__(
         self,
@@ -52,30 +45,23 @@ class CustomVideoX(nn.Module):
         adapter: AdapterConfig | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.transformer = transformer
-        self.adapter = adapter
-        self.diagnostics: Diagnostics | None = None
-        self.lora: ReferenceLora | None = None
-        if adapter is not None:
-            adapter.erae.chosen_layers(len(transformer.transformer_blocks))
-            transformer.requires_grad_(False)
-            self.lora = ReferenceLora(transformer, adapter, seed)
-
-    def adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """All weights of the adapter by name: what its file holds."""
-        return {} if self.lora is None else dict(self.lora.named_parameters(prefix="lora"))
-
-    def optimised_parameters(self) -> dict[str, nn.Parameter]:
-        """The adapter's weights that take a gradient, or all of the base's without an adapter."""
-        return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
+        super().__init__(transformer, adapter, seed)
+        if adapter is None or self.lora is None:
+            return
+        num_layers = len(transformer.transformer_blocks)
+        adapter.erae.chosen_layers(num_layers)
+        # The last block's reference queries feed nothing: an optimizer's decay would shrink their
+        # weights, and DDP wait for gradients that never come.
+        last = self.lora.attention(num_layers - 1)
+        last.to_q.requires_grad_(False)
+        last.to_out.requires_grad_(False)
 
     def forward(
         self,
         latents: Tensor,
         timestep: Tensor,
         text: Tensor,
-        reference: Tensor | None = None,
+        reference: Tensor | ReferenceMemory | None = None,
         region: Tensor | None = None,
         present: Tensor | None = None,
         *,
@@ -85,8 +71,10 @@ class CustomVideoX(nn.Module):
         """The v of noisy latents. Without references this is the stock transformer, bit for bit.
 
         latents: (B, T, C, H, W), scaled and noised; timestep: (B,); text: (B, L, D), padded;
-        reference: (B, n, C, H, W), clean and scaled; region: (B, V) bool, ERAE's R; present: (B,)
-        bool, False hides the references of one sample. entity: (B, L) bool, its text tokens: fills
+        reference: (B, n, C, H, W), clean and scaled, or what `remember` made of it; region: (B, V)
+        or (B, n, V) bool, ERAE's R, or with erae.layers "own" (layers, B, e, V), by default of each
+        layer's A_e; present: (B,) or (B, n) bool, False hides references of one sample. entity:
+        (B, L) or (B, n, L) bool, the text tokens of the subject, or of each reference's: fills
         `diagnostics`. sampling: whether the adapter's switches for sampling hold, or those for
         training. Returns (B, T, C, H, W) in the dtype of latents.
         """
@@ -95,36 +83,52 @@ class CustomVideoX(nn.Module):
         noisy, prompt = latents.to(dtype), text.to(dtype)
         grid = self._grid(noisy)
         if reference is None:
-            v = self._base(noisy, timestep, prompt, grid)
+            return self._base(noisy, timestep, prompt, grid).to(latents.dtype)
+        size = tuple(reference.shape)
+        adapter = self._fitting(size, latents)
+        if isinstance(reference, ReferenceMemory):
+            check_memory(adapter)
+            present = reference.present_with(present)
         else:
-            adapter = self._checked(latents, text, reference, region, sampling)
-            bias = reference_bias(
-                adapter,
-                timestep,
-                text.shape[1],
-                latents.shape[1] * grid.height * grid.width,
-                region,
-                present,
-                sampling,
-            )
-            clean = reference.to(dtype)
-            plan = self._plan(adapter, grid, noisy, prompt, clean, bias, entity)
-            v = self._with_reference(adapter, grid, plan, noisy, timestep, prompt, clean)
+            reference = reference.to(dtype)
+        subjects = entity[:, None] if entity is not None and entity.dim() == 2 else entity
+        own = _check_entity(adapter, region, subjects, size[1], sampling)
+        bias = reference_bias(
+            adapter,
+            timestep,
+            text.shape[1],
+            latents.shape[1] * grid.height * grid.width,
+            None if own else region,
+            present,
+            sampling,
+            size[1],
+        )
+        plan = self._plan(adapter, grid, noisy, prompt, size[1], bias, present, subjects, own)
+        regions = region if own else None
+        v = self._with_reference(adapter, grid, plan, noisy, timestep, prompt, reference, regions)
         return v.to(latents.dtype)
 
-    def _base(self, latents: Tensor, timestep: Tensor, text: Tensor, grid: Grid) -> Tensor:
-        rotary = None
-        if self.transformer.config["use_rotary_positional_embeddings"]:
-            head_dim = self.transformer.config["attention_head_dim"]
-            rotary = video_rotary(grid, latents.shape[1], head_dim, latents.device)
-        (v,) = self.transformer(
-            hidden_states=latents,
-            encoder_hidden_states=text,
-            timestep=timestep,
-            image_rotary_emb=rotary,
-            return_dict=False,
-        )
-        return v
+    def remember(self, reference: Tensor, present: Tensor | None = None) -> ReferenceMemory:
+        """What `forward` reads of clean references (B, n, C, H, W), for many timesteps and prompts.
+
+        present: see `forward`, which is told no other then. The numbers are the same as without.
+        Raises ModelError where the reference's tokens depend on the video or its timestep.
+        """
+        adapter = self._fitting(reference.shape, reference)
+        check_memory(adapter)
+        clean, num_references = reference.to(self.transformer.dtype), reference.shape[1]
+        grid = self._grid(clean)
+        time = self._time(torch.zeros(len(clean), dtype=torch.int64, device=clean.device))
+        tokens = self._reference_tokens(clean, adapter, grid)
+        rotary = self._reference_rotary(adapter, grid, num_references, clean.device)
+        mask = _reference_mask(adapter, present, 0, tokens.shape[1])
+        pairs: list[Pair] = []
+        last = len(self.transformer.transformer_blocks) - 1
+        for layer, module in enumerate(self.transformer.transformer_blocks):
+            block, lora = cast(CogVideoXBlock, module), cast(Lora, self.lora).attention(layer)
+            tokens, pair = reference_stream(block, lora, tokens, time, rotary, mask, layer == last)
+            pairs.append(pair)
+        return ReferenceMemory(tuple(pairs), tuple(reference.shape), present)
 
     def _plan(
         self,
@@ -132,19 +136,38 @@ class CustomVideoX(nn.Module):
         grid: Grid,
         latents: Tensor,
         text: Tensor,
-        reference: Tensor,
+        num_references: int,
         bias: Tensor | None,
+        present: Tensor | None,
         entity: Tensor | None,
+        own: bool,
     ) -> Plan:
         config, device = self.transformer.config, latents.device
-        num_references = reference.shape[1]
-        rotary, shifted = None, None
+        num_patches = grid.height * grid.width
+        num_main = text.shape[1] + latents.shape[1] * num_patches
+        num_reference_tokens = num_references * num_patches
+        rotary = None
         if config["use_rotary_positional_embeddings"]:
             head_dim = config["attention_head_dim"]
             rotary = main_rotary(grid, latents.shape[1], text.shape[1], head_dim, device)
-            shifted = reference_rotary(grid, num_references, adapter.delta, head_dim, device)
-        mask = dense_mask(bias, num_references * grid.height * grid.width, latents.dtype)
-        return Plan(adapter.attention, text.shape[1], rotary, shifted, bias, mask, entity)
+        backend, mask = chosen(adapter.backend, device, latents.dtype), None
+        if bias is None:
+            bias = torch.zeros(len(latents), num_references, num_main, device=device)
+        elif backend == "dense":
+            mask = dense_mask(bias, num_reference_tokens, latents.dtype)
+        return Plan(
+            attention=adapter.attention,
+            backend=backend,
+            num_frames=latents.shape[1],
+            num_text_tokens=text.shape[1],
+            main_rotary=rotary,
+            reference_rotary=self._reference_rotary(adapter, grid, num_references, device),
+            bias=bias,
+            mask=mask,
+            reference_mask=_reference_mask(adapter, present, num_main, num_reference_tokens),
+            entity=entity,
+            own=adapter.erae if own else None,
+        )
 
     def _with_reference(
         self,
@@ -154,32 +177,37 @@ class CustomVideoX(nn.Module):
         latents: Tensor,
         timestep: Tensor,
         text: Tensor,
-        reference: Tensor,
+        reference: Tensor | ReferenceMemory,
+        regions: Tensor | None,
     ) -> Tensor:
-        base, lora = self.transformer, cast(ReferenceLora, self.lora)
+        base, lora = self.transformer, cast(Lora, self.lora)
         clean = torch.zeros_like(timestep) if adapter.reference_timestep == "zero" else timestep
         time, reference_time = self._time(timestep), self._time(clean)
         main = base.embedding_dropout(base.patch_embed(text, latents))  # (B, M, E)
-        tokens = self._reference_tokens(reference, adapter, grid)  # (B, R, E)
+        if not isinstance(reference, ReferenceMemory):
+            reference = self._reference_tokens(reference, adapter, grid)  # (B, R, E)
 
         seen: list[Seen] = []
         last = len(base.transformer_blocks) - 1
         for layer, module in enumerate(base.transformer_blocks):
-            block = cast(CogVideoXBlock, module)
-            step = (block, lora.attention(layer), main, tokens, time, reference_time, plan)
-            if base.gradient_checkpointing and torch.is_grad_enabled():
-                done = checkpoint(_block, *step, layer == last, use_reentrant=False)
-                main, tokens, saw = cast(tuple[Tensor, Tensor, Seen | None], done)
+            block, region = cast(CogVideoXBlock, module), None
+            if regions is not None:
+                region = regions[layer]
+            if isinstance(reference, ReferenceMemory):
+                pair = reference.pairs[layer]
+                main, _, saw = main_stream(block, main, pair, time, plan, region)
             else:
-                main, tokens, saw = _block(*step, layer == last)
+                streams = (main, reference, time, reference_time)
+                step = (block, lora.attention(layer), *streams, plan, region, layer == last)
+                if base.gradient_checkpointing and torch.is_grad_enabled():
+                    done = checkpoint(both_streams, *step, use_reentrant=False)
+                    main, reference, saw = cast(tuple[Tensor, Tensor, Seen | None], done)
+                else:
+                    main, reference, saw = both_streams(*step)
             if saw is not None:
                 seen.append(saw)
         if seen:
-            chosen = adapter.erae.chosen_layers(len(seen))
-            self.diagnostics = Diagnostics(
-                torch.stack([one.weight for one in seen]),
-                torch.stack([seen[layer].activation for layer in chosen]).mean(0),
-            )
+            self.diagnostics = _summed_up(seen, adapter.erae.chosen_layers(len(seen)))
         video = base.norm_final(main[:, plan.num_text_tokens :])
         video = base.proj_out(base.norm_out(video, temb=time))  # (B, V, p*p*C)
         return self._pictures(video, latents.shape[1], grid)
@@ -210,86 +238,59 @@ class CustomVideoX(nn.Module):
         )
         return patches.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
 
-    def _grid(self, latents: Tensor) -> Grid:
+    def _reference_rotary(
+        self, adapter: AdapterConfig, grid: Grid, num_references: int, device: torch.device
+    ) -> Rotary | None:
         config = self.transformer.config
-        p, (height, width) = config["patch_size"], latents.shape[-2:]
-        if height % p or width % p:
-            raise ModelError(
-                f"found latents of {height}x{width}; wanted multiples of the patch, {p}: "
-                f"use videos whose sides are multiples of {8 * p}"
-            )
-        return Grid(
-            height // p, width // p, config["sample_height"] // p, config["sample_width"] // p
-        )
-
-    def _checked(
-        self,
-        latents: Tensor,
-        text: Tensor,
-        reference: Tensor,
-        region: Tensor | None,
-        sampling: bool,
-    ) -> AdapterConfig:
-        """The adapter's config, once the call fits it."""
-        if self.adapter is None:
-            raise ModelError(
-                "found a reference and no adapter; the base reads none: give the model an adapter"
-            )
-        if reference.shape[2:] != latents.shape[2:] or len(reference) != len(latents):
-            raise ModelError(
-                f"found references {tuple(reference.shape)} for latents {tuple(latents.shape)}; "
-                "wanted the same batch, channels and size: encode both alike"
-            )
-        acts = self.adapter.erae.sample if sampling else self.adapter.erae.train
-        if region is not None and not acts:
-            word = "sample" if sampling else "train"
-            raise ModelError(
-                f"found a region, while erae.{word} is off; leave the region out or switch it on"
-            )
-        return self.adapter
+        if not config["use_rotary_positional_embeddings"]:
+            return None
+        head_dim = config["attention_head_dim"]
+        return reference_rotary(grid, num_references, adapter.delta, head_dim, device)
 
 
-def _block(
-    block: CogVideoXBlock,
-    lora: AttentionLora,
-    main: Tensor,
-    reference: Tensor,
-    time: Tensor,
-    reference_time: Tensor,
-    plan: Plan,
-    last: bool,
-) -> tuple[Tensor, Tensor, Seen | None]:
-    """One layer of both streams; in the last one the reference only answers, and stays as it was.
-
-    main: (B, M, E); reference: (B, R, E); time, reference_time: (B, time_embed_dim).
-    """
-    text, video = main.split([plan.num_text_tokens, main.shape[1] - plan.num_text_tokens], dim=1)
-    n_video, n_text, gate, text_gate = block.norm1(video, text, time)
-    n_reference, reference_gate = _modulate(block.norm1, reference, reference_time)
-    out, out_reference, seen = reference_attention(
-        cast(Attention, block.attn1),
-        lora,
-        torch.cat([n_text, n_video], dim=1),
-        n_reference,
-        plan,
-        last,
+def _summed_up(seen: Sequence[Seen], layers: range) -> Diagnostics:
+    """layers: whose A_e is averaged."""
+    regions = [one.region for one in seen if one.region is not None]
+    return Diagnostics(
+        torch.stack([one.weight for one in seen]),
+        torch.stack([seen[layer].activation for layer in layers]).mean(0),
+        torch.stack(regions) if regions else None,
     )
-    text = text + text_gate * out[:, : plan.num_text_tokens]
-    video = video + gate * out[:, plan.num_text_tokens :]
-
-    n_video, n_text, gate, text_gate = block.norm2(video, text, time)
-    out = block.ff(torch.cat([n_text, n_video], dim=1))
-    text = text + text_gate * out[:, : plan.num_text_tokens]
-    video = video + gate * out[:, plan.num_text_tokens :]
-
-    if out_reference is not None:
-        reference = reference + reference_gate * out_reference
-        n_reference, reference_gate = _modulate(block.norm2, reference, reference_time)
-        reference = reference + reference_gate * block.ff(n_reference)
-    return torch.cat([text, video], dim=1), reference, seen
 
 
-def _modulate(norm: CogVideoXLayerNormZero, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """The visual expert's three of six: x (B, R, E) shifted and scaled, and its gate (B, 1, E)."""
-    shift, scale, gate, _, _, _ = norm.linear(norm.silu(time))[:, None].chunk(6, dim=2)
-    return norm.norm(x) * (1 + scale) + shift, gate
+def _reference_mask(
+    adapter: AdapterConfig, present: Tensor | None, num_main: int, num_reference_tokens: int
+) -> Tensor | None:
+    """A reference that is absent is so for the sample's other references too."""
+    if present is None or present.dim() == 1 or present.shape[1] == 1:
+        return None
+    seen_of_main = num_main if adapter.attention == "joint" else 0
+    return reference_mask(present, seen_of_main, num_reference_tokens)
+
+
+def _check_entity(
+    adapter: AdapterConfig,
+    region: Tensor | None,
+    entity: Tensor | None,
+    num_references: int,
+    sampling: bool,
+) -> bool:
+    """Whether each layer has an R of its own."""
+    acts = adapter.erae.sample if sampling else adapter.erae.train
+    own = acts and adapter.erae.layers == OWN
+    if region is not None and not acts:
+        word = "sample" if sampling else "train"
+        raise ModelError(
+            f"found a region, while erae.{word} is off; leave the region out or switch it on"
+        )
+    if region is not None and own != (region.dim() == 4):
+        raise ModelError(
+            f'found a region {tuple(region.shape)} with erae.layers = "{adapter.erae.layers}"; '
+            f"wanted one for {'every layer' if own else 'all layers'}"
+        )
+    if entity is not None and entity.shape[1] not in (1, num_references):
+        raise ModelError(
+            f"found {entity.shape[1]} entities for {num_references} references; wanted one, or "
+            "one of each"
+        )
+    return own

@@ -1,7 +1,8 @@
 """Weights on disk: the base in diffusers' format, the adapter as a PEFT file with a header.
 
-The file's names are PEFT's, so that tools can read it; but it belongs on reference tokens only,
-and a stock pipeline would apply it to all. `load_adapter` is the one that reads it right.
+The file's names are PEFT's, so that tools can read it; but unless its header says "extra_frame", it
+belongs on reference tokens only, and a stock pipeline would apply it to all. `load_adapter` is the
+one that reads it right.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from model.adapted import Adapted
 from model.config import TINY, AdapterConfig, EraeConfig, TabConfig, TransformerConfig
 from model.errors import ModelError
-from model.transformer import CustomVideoX
 
 _HEADER = "customvideox"
 _FORMAT = 1
@@ -109,7 +110,7 @@ def identify_base(path_or_name: str | Path) -> Base:
 
 
 def save_adapter(
-    model: CustomVideoX, file: Path, base: Base, made_with: Mapping[str, str] | None = None
+    model: Adapted, file: Path, base: Base, made_with: Mapping[str, str] | None = None
 ) -> None:
     """Writes the adapter at once or not at all, fp32 safetensors."""
     if model.lora is None or model.adapter is None:
@@ -120,7 +121,7 @@ def save_adapter(
     }
     header = {
         "format": _FORMAT,
-        "ref_only": True,
+        "ref_only": model.kind == "reference",
         "config": asdict(model.adapter),
         "base": asdict(base),
         "made_with": dict(made_with or {}),
@@ -154,7 +155,7 @@ def read_header(file: Path) -> AdapterHeader:
     )
 
 
-def load_adapter(model: CustomVideoX, file: Path, base: Base) -> AdapterHeader:
+def load_adapter(model: Adapted, file: Path, base: Base) -> AdapterHeader:
     """Puts the file's weights into the model's adapter.
 
     Raises ModelError when the file was trained on another base, with other settings (those that
@@ -197,6 +198,11 @@ def _adapter_config(kept: Mapping[str, Any]) -> AdapterConfig:
 
 
 def _check_settings(file: Path, found: AdapterConfig, wanted: AdapterConfig) -> None:
+    if found.kind != wanted.kind:
+        raise ModelError(
+            f"{file}: found an adapter of kind {found.kind!r}, the model's is {wanted.kind!r}; "
+            f"wanted the same: set adapter.kind to {found.kind!r}, or name another file"
+        )
     for name, trained in _trained_settings(found).items():
         here = _trained_settings(wanted)[name]
         if trained != here:
@@ -208,8 +214,12 @@ def _check_settings(file: Path, found: AdapterConfig, wanted: AdapterConfig) -> 
 
 def _trained_settings(config: AdapterConfig) -> dict[str, Any]:
     """What changes the weights, flat. ERAE's map is a setting of sampling unless it was trained."""
+    if config.kind == "extra_frame":
+        return {name: getattr(config, name) for name in ("kind", "rank", "alpha", "null_text")}
     flat = {
-        f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("tab", "erae")
+        f.name: getattr(config, f.name)
+        for f in fields(config)
+        if f.name not in ("tab", "erae", "backend")
     }
     tab = {f"tab.{k}": v for k, v in asdict(config.tab).items() if k != "sample"}
     erae = {f"erae.{k}": v for k, v in asdict(config.erae).items() if k != "sample"}

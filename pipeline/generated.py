@@ -1,7 +1,8 @@
 """Generated videos on disk: one folder each, whose record, written last, says that it is whole.
 
-`<name>/` holds `video.mp4`, lossless `frames/*.png`, `reference.png` where there was one, and
-`video.json`. `index.json` beside the folders names those that belong to the last run.
+`<name>/` holds `video.mp4`, lossless `frames/*.png`, `reference.png` where there was one, what the
+maker has to show, and `video.json`. `index.json` beside the folders names those that belong to the
+last run.
 """
 
 from __future__ import annotations
@@ -55,14 +56,20 @@ def save(
     images: np.ndarray,
     reference: np.ndarray | None,
     settings: VideoSettings,
+    beside: Mapping[str, bytes],
 ) -> None:
-    """Writes a video below url. images: (N, H, W, 3), reference: (H, W, 3), uint8 RGB."""
+    """Writes a video below url. images: (N, H, W, 3), reference: (H, W, 3), uint8 RGB.
+
+    beside: further files by their name.
+    """
     folder = storage.join(url, record.name)
     for number, image in enumerate(images):
         storage.write(storage.join(folder, FRAMES, f"{number:04}.png"), _png(image))
     if reference is not None:
         storage.write(storage.join(folder, REFERENCE), _png(reference))
     storage.write(storage.join(folder, MP4), video.encode(images, settings))
+    for name, content in beside.items():
+        storage.write(storage.join(folder, name), content)
     text = json.dumps(asdict(record), indent=1, ensure_ascii=False)
     storage.write(storage.join(folder, RECORD), text.encode())
 

@@ -15,6 +15,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from model.bias import entity_mask
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.shards import INDEX, ShardReader
@@ -40,6 +41,10 @@ class Latents:
     entity: str
     entity_tokens: tuple[int, ...]
     made_with: Mapping[str, str]
+
+    def entity_mask(self) -> Tensor:
+        """(L,) bool, True at the entity's tokens."""
+        return entity_mask([self.entity_tokens], len(self.text))[0]
 
 
 class LatentDataset:

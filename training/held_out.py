@@ -81,12 +81,16 @@ def paired(
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The held-out samples that are measured, each with another subject's reference."""
+    """The held-out samples that are measured, each with another subject's reference.
+
+    with_entity: whether the network is told whose tokens name the subject.
+    """
 
     samples: Sequence[Latents]
     others: Sequence[Tensor]
     settings: HeldOutSettings
     seed: int
+    with_entity: bool = False
 
     @torch.no_grad()
     def measure(
@@ -120,6 +124,7 @@ class HeldOut:
             timestep=int(within * NUM_TRAIN_TIMESTEPS),
             text=sample.text,
             reference=references[kind],
+            entity=sample.entity_mask() if self.with_entity else None,
         )
 
 
@@ -129,6 +134,7 @@ def hold_out(
     source_ids: Sequence[str],
     read: Callable[[int], Latents],
     settings: HeldOutSettings,
+    with_entity: bool = False,
 ) -> HeldOut:
     """Reads what is measured, once. numbers: of the samples held out. Raises InputError."""
     if settings.samples < 2 or settings.draws < 1 or settings.every < 1:
@@ -141,4 +147,5 @@ def hold_out(
     references = {
         number: sample.reference for (number, _), sample in zip(pairs, samples, strict=True)
     }
-    return HeldOut(samples, [references[other] for _, other in pairs], settings, seed)
+    others = [references[other] for _, other in pairs]
+    return HeldOut(samples, others, settings, seed, with_entity)

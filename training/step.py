@@ -46,11 +46,17 @@ class OptimizerSettings:
 class Network(Protocol):
     """What is trained: says v (B, T, C, H, W) of noisy latents.
 
-    timestep: (B,); text: (B, L, D); reference: (B, n, C, H, W), or None: then it is left out.
+    timestep: (B,); text: (B, L, D); reference: (B, n, C, H, W), or None: then it is left out. One
+    that is trained with an entity also takes `entity`, (B, L) bool.
     """
 
     def __call__(
-        self, latents: Tensor, timestep: Tensor, text: Tensor, reference: Tensor | None
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        reference: Tensor | None,
+        **entity: Tensor,
     ) -> Tensor: ...
 
 
@@ -58,7 +64,8 @@ class Network(Protocol):
 class Example:
     """One sample as it is trained on, in fp32.
 
-    latents, noise: (T, C, H, W); text: (L, D); reference: (n, C, H, W), or None: left out.
+    latents, noise: (T, C, H, W); text: (L, D); reference: (n, C, H, W), or None: left out. entity:
+    (L,) bool, the text tokens of the subject, none in a dropped text; None where it is not wanted.
     """
 
     key: str
@@ -67,6 +74,7 @@ class Example:
     timestep: int
     text: Tensor
     reference: Tensor | None
+    entity: Tensor | None = None
 
 
 class DivergedError(Exception):
@@ -150,8 +158,10 @@ class Training:
         text = torch.stack([example.text for example in examples]).to(device)
         references = [example.reference for example in examples if example.reference is not None]
         reference = torch.stack(references).to(device) if references else None
+        entities = [example.entity for example in examples if example.entity is not None]
+        entity = {"entity": torch.stack(entities).to(device)} if entities else {}
         noisy = self._schedule.noisy(latents, noise, timesteps)
-        said = self.network(noisy, timesteps, text, reference)
+        said = self.network(noisy, timesteps, text, reference, **entity)
         return v_losses(said, self._schedule.velocity(latents, noise, timesteps))
 
     def step(self, number: int, batches: Sequence[Sequence[Example]]) -> tuple[float, float]:

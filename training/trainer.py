@@ -67,7 +67,8 @@ class Samples(Protocol):
 class Course:
     """What is trained on. numbers: of the samples that are not held out.
 
-    null_text: (L, D), in place of a dropped text. with_reference: whether the network takes one.
+    null_text: (L, D), in place of a dropped text. with_reference: whether the network takes one;
+    with_entity: whether it is told whose tokens name the subject.
     """
 
     samples: Samples
@@ -75,12 +76,14 @@ class Course:
     held_out: HeldOut
     null_text: Tensor
     with_reference: bool
+    with_entity: bool = False
 
     def example(self, settings: LoopSettings, position: int) -> Example:
         """The sample at a position of the run, counted from 0, with what chance adds to it."""
         where = place(settings.seed, position, len(self.numbers))
         sample = self.samples[self.numbers[where.number]]
         chance = draw(settings.seed, where, sample.key, sample.video.shape, settings.text_drop)
+        entity = sample.entity_mask() & (not chance.drop_text) if self.with_entity else None
         return Example(
             key=sample.key,
             latents=sample.video,
@@ -88,6 +91,7 @@ class Course:
             timestep=chance.timestep,
             text=self.null_text if chance.drop_text else sample.text,
             reference=sample.reference if self.with_reference else None,
+            entity=entity,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from model.transformer import CustomVideoX
+from model.adapted import Adapted
 from model.weights import Base, load_adapter, load_base, save_adapter, save_base
 
 ADAPTER = "adapter.safetensors"
@@ -18,7 +18,7 @@ ADAPTER = "adapter.safetensors"
 class BaseWeights:
     """All weights, as diffusers stores a pipeline's transformer: what `base` of a run may name."""
 
-    model: CustomVideoX
+    model: Adapted
 
     def save(self, folder: Path) -> None:
         """Writes <folder>/transformer."""
@@ -34,7 +34,7 @@ class BaseWeights:
 class AdapterWeights:
     """The adapter alone. base: that it is trained on; made_with: see `AdapterHeader`."""
 
-    model: CustomVideoX
+    model: Adapted
     base: Base
     made_with: Mapping[str, str]
 

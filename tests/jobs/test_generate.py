@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from jobs import evaluate, generate, train
+from jobs.attention_report import MAPS, NUMBERS
 from model.text import build_tiny
 from pipeline import generated, shards, video
 from pipeline.clip import Clip, Measurement, clip_id
@@ -173,6 +174,11 @@ def test_held_out_subjects_are_made_with_and_without_their_reference(run: Path) 
     assert (run / "samples" / first.name / "video.mp4").exists()
     assert [told["timestep"] for told in first.seen] == [999, 499]
     assert {"weight", "covered"} <= first.seen[0].keys()
+    shown = [(run / "samples" / record.name / NUMBERS).exists() for record in records]
+    assert shown == [True, False, True, False]
+    numbers = json.loads((run / "samples" / first.name / NUMBERS).read_text())
+    assert [len(layers) for layers in numbers["weight"]] == [4, 4]
+    assert (run / "samples" / first.name / MAPS).exists()
     pixels = list(_pixels(run).values())
     assert len(set(pixels)) == 4
 
@@ -189,6 +195,15 @@ def test_a_second_run_makes_nothing_and_a_lost_video_comes_back_to_the_bit(
     _generate(run)
     assert "1 of them new" in capsys.readouterr().out
     assert _pixels(run) == before
+
+
+def test_the_baseline_of_an_extra_frame_makes_videos_too(run: Path) -> None:
+    _train(run, "extra", str(run / "base"), f'{ADAPTER}\nkind = "extra_frame"')
+    _generate(run, "training = 'extra'\nname = 'extra'")
+    records = generated.read_index(str(run / "extra"))
+    pixels = {generated.read_frames(str(run / "extra"), r).tobytes() for r in records}
+    assert len(pixels) == 4
+    assert not (run / "extra" / records[0].name / NUMBERS).exists()
 
 
 def test_a_stopped_run_goes_on(run: Path) -> None:

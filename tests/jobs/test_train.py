@@ -122,6 +122,18 @@ def test_an_adapter_changes_only_itself_and_learns(folder: Path):
 
 
 @pytest.mark.parametrize(
+    "more", ['kind = "extra_frame"', '[adapter.erae]\ntrain = true\nlayers = "own"']
+)
+def test_the_baseline_and_an_adapter_with_regions_learn_too(folder: Path, more: str):
+    name = "extra" if "kind" in more else "regions"
+    _run(_run_file(folder, name, f"{ADAPTER}\n{more}"))
+    lines = read_metrics(folder / name / "metrics.jsonl")
+    base_end = read_metrics(folder / "base" / "metrics.jsonl")[-1]["held_out_none"]
+    assert {line["held_out_none"] for line in lines if "held_out_none" in line} == {base_end}
+    assert lines[0]["held_out_right"] != lines[-1]["held_out_right"]
+
+
+@pytest.mark.parametrize(
     ("adapter", "number"), [(ADAPTER, signal.SIGKILL), ('adapter = "none"', signal.SIGTERM)]
 )
 def test_interrupted_where_there_is_no_ray_it_goes_on_to_the_same_weights(
@@ -160,7 +172,7 @@ def test_interrupted_where_there_is_no_ray_it_goes_on_to_the_same_weights(
         ({"base": "/nowhere"}, "/nowhere: found neither a folder nor a model"),
         ({"text": "/nowhere"}, "text: found no T5 encoder"),
         ({"adapter": "[adapter]\nrankk = 3"}, "unknown key adapter.rankk; did you mean rank"),
-        ({"adapter": "[adapter.erae]\ntrain = true"}, "adapter.erae.train: found true"),
+        ({"adapter": "[adapter.erae]\ntrain = true"}, "adapter.erae.train: found true with"),
         ({"adapter": 'adapter = "some"'}, 'adapter: found "some", wanted .*none'),
         ({"steps": 0}, "loop.steps: found 0, wanted 1 or more"),
         ({"rate": -1}, "optimizer.learning_rate: found -1.0, wanted above 0"),

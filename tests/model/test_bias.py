@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.bias import coverage_warning, entity_mask, entity_region, reference_bias, time_bias
+from model.bias import (
+    coverage_warning,
+    entity_mask,
+    entity_region,
+    reference_bias,
+    time_bias,
+    with_region,
+)
 from model.config import AdapterConfig, EraeConfig, TabConfig
 from model.errors import ModelError
 
@@ -29,8 +36,8 @@ def test_every_sample_has_its_own_time_and_region() -> None:
     bias = reference_bias(AdapterConfig(), torch.tensor([500, 0]), 2, 3, region)
     middle, end = torch.tensor(0.1).tanh(), torch.tensor(-9.9).tanh()
     assert bias is not None
-    assert torch.equal(bias[0], middle + torch.tensor([0, 0, 0.1, 0, 0.1]))
-    assert torch.equal(bias[1], end + torch.tensor([0, 0, 0, 0, 0.1]))
+    assert torch.equal(bias[0, 0], middle + torch.tensor([0, 0, 0.1, 0, 0.1]))
+    assert torch.equal(bias[1, 0], end + torch.tensor([0, 0, 0, 0, 0.1]))
 
 
 def test_the_product_of_algorithm_1_leaves_the_background_unbiased() -> None:
@@ -39,7 +46,7 @@ def test_the_product_of_algorithm_1_leaves_the_background_unbiased() -> None:
     bias = reference_bias(AdapterConfig(erae=erae), torch.tensor([0]), 1, 2, region)
     end = torch.tensor(-9.9).tanh().item()
     assert bias is not None
-    assert bias.tolist() == [[end, end, 0.0]]
+    assert bias.tolist() == [[[end, end, 0.0]]]
 
 
 def test_text_is_left_alone_on_request_but_not_where_the_reference_is_absent() -> None:
@@ -47,8 +54,8 @@ def test_text_is_left_alone_on_request_but_not_where_the_reference_is_absent() -
     present = torch.tensor([True, False])
     bias = reference_bias(adapter, torch.tensor([500, 500]), 2, 1, present=present)
     assert bias is not None
-    assert bias[0, :2].tolist() == [0, 0]
-    assert bias[0, 2] > 0
+    assert bias[0, 0, :2].tolist() == [0, 0]
+    assert bias[0, 0, 2] > 0
     assert torch.isneginf(bias[1]).all()
 
 
@@ -61,7 +68,7 @@ def test_the_switches_of_training_and_of_sampling_are_two() -> None:
 def test_without_the_time_a_region_adds_to_nothing() -> None:
     bias = reference_bias(AdapterConfig(tab=OFF), torch.tensor([0]), 1, 2, torch.tensor([[1, 0]]))
     assert bias is not None
-    assert bias.tolist() == [[0.0, pytest.approx(0.1), 0.0]]
+    assert bias.tolist() == [[[0.0, pytest.approx(0.1), 0.0]]]
 
 
 def subject(level: float) -> torch.Tensor:
@@ -99,6 +106,21 @@ def test_a_flat_frame_has_no_region_and_a_noisy_one_has_nearly_everything() -> N
     assert coverage_warning(entity_region(subject(0.5), 2, EraeConfig())) is None
 
 
+def test_where_the_entity_is_absent_min_max_invents_a_region_and_the_median_does_not() -> None:
+    absent = 1e-6 * (1 + torch.rand(1, 200, generator=torch.Generator().manual_seed(1)))
+    assert entity_region(absent, 2, EraeConfig()).float().mean() > 0.8
+    robust = entity_region(absent, 2, EraeConfig(normalise="median"))
+    assert "may be absent" in str(coverage_warning(robust))
+
+
+def test_the_product_keeps_hidden_what_is_hidden() -> None:
+    adapter, present = AdapterConfig(erae=EraeConfig(form="product")), torch.tensor([False])
+    bias = reference_bias(adapter, torch.tensor([0]), 1, 2, torch.tensor([[True, False]]), present)
+    assert bias is not None
+    assert torch.isneginf(bias).all()
+    assert torch.isneginf(with_region(bias, torch.tensor([[True, False]]), adapter.erae)).all()
+
+
 def test_a_map_of_other_frames_is_refused() -> None:
     with pytest.raises(ModelError, match="multiple of 3 frames"):
         entity_region(torch.zeros(1, 200), 3, EraeConfig())
@@ -112,6 +134,7 @@ def test_the_entity_is_marked_wherever_it_occurs() -> None:
 def test_the_layers_of_the_map() -> None:
     assert EraeConfig().chosen_layers(42) == range(14, 28)
     assert EraeConfig(layers="2-3").chosen_layers(4) == range(2, 4)
+    assert EraeConfig(layers="own").chosen_layers(4) == range(4)
     with pytest.raises(ModelError, match="layers 0-3"):
         EraeConfig(layers="14-27").chosen_layers(4)
     with pytest.raises(ModelError, match="first-last"):

@@ -12,7 +12,7 @@ from peft.utils.save_and_load import get_peft_model_state_dict
 from torch import nn
 
 from model.config import COGVIDEOX_5B, TINY, AdapterConfig
-from model.lora import ReferenceLora
+from model.lora import Lora
 from model.transformer import CustomVideoX
 from model.weights import init_tiny_base
 
@@ -33,14 +33,14 @@ def to_out(base: CogVideoXTransformer3DModel) -> Any:
 
 def test_names_and_shapes_are_those_of_peft() -> None:
     base = init_tiny_base(0, SMALL)
-    ours = ReferenceLora(base, ADAPTER, seed=0).state_dict()
+    ours = Lora(base, ADAPTER, seed=0).state_dict()
     wanted = get_peft_model_state_dict(with_peft(base))
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in wanted.items()}
 
 
 def test_it_computes_what_peft_computes() -> None:
     base = init_tiny_base(0, SMALL)
-    lora: Any = ReferenceLora(base, ADAPTER, seed=0).attention(1).to_out[0]
+    lora: Any = Lora(base, ADAPTER, seed=0).attention(1).to_out[0]
     nn.init.normal_(lora.lora_B.weight)
     peft = to_out(with_peft(base))
     peft.lora_A["default"].weight.data.copy_(lora.lora_A.weight)
@@ -51,7 +51,7 @@ def test_it_computes_what_peft_computes() -> None:
 
 def test_a_fresh_adapter_adds_nothing_and_follows_from_its_seed() -> None:
     base = init_tiny_base(0, SMALL)
-    first, again, other = (ReferenceLora(base, ADAPTER, seed).state_dict() for seed in (3, 3, 4))
+    first, again, other = (Lora(base, ADAPTER, seed).state_dict() for seed in (3, 3, 4))
     up = [weight for name, weight in first.items() if "lora_B" in name]
     down = [weight for name, weight in first.items() if "lora_A" in name]
     assert not any(weight.any() for weight in up)

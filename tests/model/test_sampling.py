@@ -13,6 +13,7 @@ from model.config import TINY, AdapterConfig, EraeConfig, SamplingConfig
 from model.errors import ModelError
 from model.sampling import (
     Conditions,
+    Step,
     alpha_bars,
     ddim_step,
     initial_noise,
@@ -151,18 +152,16 @@ def test_the_region_of_a_step_acts_in_the_next_one(adapted: CustomVideoX) -> Non
     """One step has no region yet; from the second on ERAE changes the video."""
     erased = replace(conditions(), entity=None)
     noise = initial_noise([1], SHAPE)
-    covered: list[float | None] = []
-
-    def watch(step: object) -> None:
-        covered.append(getattr(step, "covered", None))
-
+    told: list[Step] = []
     one = SamplingConfig(steps=1)
     assert torch.equal(
-        sample(adapted, conditions(), noise, one, progress=watch),
+        sample(adapted, conditions(), noise, one, progress=told.append),
         sample(adapted, erased, noise, one),
     )
-    assert covered[0] is not None
-    assert 0 < covered[0] < 1
+    saw = told[0].saw
+    assert saw is not None
+    assert saw.covered is not None
+    assert 0 < saw.covered < 1
     two = SamplingConfig(steps=2)
     assert not torch.equal(
         sample(adapted, conditions(), noise, two), sample(adapted, erased, noise, two)

@@ -110,6 +110,13 @@ def test_an_entity_behind_the_last_token_is_cut_off(tiny: Path, text: TextEncode
     assert text.spans("The frog " + before + "frog", "frog") == [1]
 
 
+def test_cogvideox_reads_226_tokens(tiny: Path):
+    text = TextEncoder(str(tiny))
+    assert text.spans("A " * 224 + "frog", "frog") == [224]  # the 226th ends the text
+    with pytest.raises(ModelError, match="is cut off: the first 226 tokens"):
+        text.spans("A " * 225 + "frog", "frog")
+
+
 def test_a_folder_of_t5_alone_loads_too(tiny: Path, tmp_path: Path, text: TextEncoder):
     shutil.copytree(tiny / "tokenizer", tmp_path, dirs_exist_ok=True)
     shutil.copytree(tiny / "text_encoder", tmp_path, dirs_exist_ok=True)

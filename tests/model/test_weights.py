@@ -9,6 +9,8 @@ import pytest
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+from peft import LoraConfig
+from peft.utils.save_and_load import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -117,6 +119,36 @@ def test_diffusers_knows_the_names_and_the_settings(file: Path) -> None:
     assert layer.lora_B[name].weight.any()
 
 
+def test_the_file_has_the_names_that_diffusers_writes_for_peft(file: Path, tmp_path: Path) -> None:
+    base = init_tiny_base(0, SMALL)
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    base.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules=targets))
+    CogVideoXPipeline.save_lora_weights(
+        tmp_path, transformer_lora_layers=cast(Any, get_peft_model_state_dict(base))
+    )
+    theirs, ours = load_file(tmp_path / "pytorch_lora_weights.safetensors"), load_file(file)
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+
+
+def test_merging_into_the_base_is_refused(file: Path, tmp_path: Path) -> None:
+    """Merged it would act on text and video too; and what was merged is another base."""
+    base = init_tiny_base(0, SMALL)
+    save_base(base, tmp_path / "before")
+    weights, settings = CogVideoXPipeline.lora_state_dict(str(file), return_lora_metadata=True)
+    base.load_lora_adapter(weights, prefix="transformer", metadata=settings)
+    with pytest.raises(ModelError, match="loaded or merged into it, where it acts on all tokens"):
+        CustomVideoX(base, ADAPTER)
+    base.fuse_lora()
+    with pytest.raises(ModelError, match="loaded or merged into it, where it acts on all tokens"):
+        CustomVideoX(base, ADAPTER)
+    base.unload_lora()
+    save_base(base, tmp_path / "merged")
+    before, merged = (identify_base(tmp_path / name) for name in ("before", "merged"))
+    save_adapter(trained(), file, before)
+    with pytest.raises(ModelError, match=r"trained on .*before .*; found the base .*merged"):
+        load_adapter(CustomVideoX(load_base(tmp_path / "merged"), ADAPTER), file, merged)
+
+
 @pytest.mark.parametrize(
     ("adapter", "base", "message"),
     [
@@ -141,8 +173,9 @@ def test_an_adapter_of_another_size_is_refused(file: Path) -> None:
             load_adapter(CustomVideoX(base, ADAPTER), file, BASE)
 
 
-def test_switches_of_sampling_may_change_after_training(file: Path) -> None:
-    adapter = replace(ADAPTER, tab=TabConfig(sample=False), erae=EraeConfig(form="product"))
+def test_what_the_weights_do_not_know_may_change_after_training(file: Path) -> None:
+    switches = {"tab": TabConfig(sample=False), "erae": EraeConfig(form="product")}
+    adapter = replace(ADAPTER, **switches, backend="merged")
     load_adapter(CustomVideoX(init_tiny_base(0, SMALL), adapter), file, BASE)
 
 

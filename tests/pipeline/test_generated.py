@@ -24,7 +24,7 @@ def images(texture: Callable[..., np.ndarray]) -> np.ndarray:
 
 
 def test_frames_and_reference_come_back_to_the_bit(tmp_path: Path, images: np.ndarray) -> None:
-    generated.save(str(tmp_path), RECORD, images, images[0], SMALL)
+    generated.save(str(tmp_path), RECORD, images, images[0], SMALL, {"map.png": b"seen"})
     generated.write_index(str(tmp_path), ["a-0"])
     (record,) = generated.read_index(str(tmp_path))
     assert record == RECORD
@@ -35,7 +35,7 @@ def test_frames_and_reference_come_back_to_the_bit(tmp_path: Path, images: np.nd
 
 
 def test_the_mp4_beside_them_is_the_same_video(tmp_path: Path, images: np.ndarray) -> None:
-    generated.save(str(tmp_path), RECORD, images, None, SMALL)
+    generated.save(str(tmp_path), RECORD, images, None, SMALL, {})
     shown = video.decode((tmp_path / "a-0" / "video.mp4").read_bytes())
     assert shown.shape == images.shape
     error = np.abs(shown.astype(float) - images).mean()
@@ -44,7 +44,7 @@ def test_the_mp4_beside_them_is_the_same_video(tmp_path: Path, images: np.ndarra
 
 
 def test_a_video_is_there_only_once_its_record_is(tmp_path: Path, images: np.ndarray) -> None:
-    generated.save(str(tmp_path), RECORD, images, None, SMALL)
+    generated.save(str(tmp_path), RECORD, images, None, SMALL, {})
     assert generated.exists(str(tmp_path), "a-0")
     (tmp_path / "a-0" / "video.json").unlink()
     assert not generated.exists(str(tmp_path), "a-0")
@@ -52,7 +52,7 @@ def test_a_video_is_there_only_once_its_record_is(tmp_path: Path, images: np.nda
 
 def test_only_the_last_run_is_read(tmp_path: Path, images: np.ndarray) -> None:
     for name in ("a-0", "b-0"):
-        generated.save(str(tmp_path), replace(RECORD, name=name), images, None, SMALL)
+        generated.save(str(tmp_path), replace(RECORD, name=name), images, None, SMALL, {})
     generated.write_index(str(tmp_path), ["b-0"])
     assert [record.name for record in generated.read_index(str(tmp_path))] == ["b-0"]
 
@@ -60,7 +60,7 @@ def test_only_the_last_run_is_read(tmp_path: Path, images: np.ndarray) -> None:
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path, images: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"jobs\.generate"):
         generated.read_index(str(tmp_path))
-    generated.save(str(tmp_path), RECORD, images, None, SMALL)
+    generated.save(str(tmp_path), RECORD, images, None, SMALL, {})
     generated.write_index(str(tmp_path), ["a-0"])
     (tmp_path / "a-0" / "frames" / "0003.png").write_bytes(b"torn")
     with pytest.raises(InputError, match=r"0003\.png"):

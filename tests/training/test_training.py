@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from small_training import SmallNetwork, quiet, small_trainer
+from small_training import SmallNetwork, SmallSamples, quiet, small_trainer
 from torch import nn
 
 from pipeline.errors import InputError
+from training.held_out import HeldOut, HeldOutSettings
 from training.metrics import read_metrics
 from training.objective import noise_schedule
 from training.step import DivergedError, Example, OptimizerSettings, Training
-from training.trainer import LoopSettings
+from training.trainer import Course, LoopSettings
 
 LOOP = LoopSettings(steps=6, batch=2, checkpoint_every=2, keep=2)
 
@@ -146,3 +147,18 @@ def test_a_step_equals_torch_s_own_loop_on_the_whole_batch():
         assert norm > 0.05
     for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_the_entity_goes_along_but_not_with_a_dropped_text():
+    loop, null_text = replace(LOOP, text_drop=0.5), torch.zeros(5, 8)
+    held = HeldOut([], [], HeldOutSettings(), 0)
+    course = Course(SmallSamples(), range(40), held, null_text, with_reference=True)
+    assert course.example(loop, 0).entity is None
+    told = replace(course, with_entity=True)
+    dropped = 0
+    for example in (told.example(loop, position) for position in range(20)):
+        assert example.entity is not None
+        without_text = torch.equal(example.text, null_text)
+        assert example.entity.tolist() == [False, not without_text, False, False, False]
+        dropped += without_text
+    assert 0 < dropped < 20
