@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,4 +46,12 @@ def _git(*arguments: str) -> str:
 def _device() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(models)} x {models[0] if models else platform.processor()}, no GPU"
+    return f"{len(models)} x {models[0] if models else platform.processor()}, {_gpus()}"
+
+
+def _gpus() -> str:
+    if shutil.which("nvidia-smi") is None:
+        return "no GPU"
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return "; ".join(said.stdout.split("\n")).strip("; ") or "no GPU"

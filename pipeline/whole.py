@@ -26,7 +26,9 @@ class _Collector:
     def __init__(self, request: FrameRequest, header: Header, most: int) -> None:
         self._request = request
         self._turns = header.rotation // 90
-        self._wanted = set(request.numbers(most, header.fps))
+        # The clip may be longer than its header tells; the middle one hangs on the length alone.
+        lengths = (most, header.num_frames)
+        self._wanted = {n for length in lengths for n in request.numbers(length, header.fps)}
         width, height = request.size(header.width, header.height)
         self._size = (height, width) if self._turns % 2 else (width, height)
         # A histogram bears a coarse filter, which costs a third; what is followed does not.
@@ -44,6 +46,7 @@ class _Collector:
         numbers = self._request.numbers(length, header.fps)
         if numbers and numbers[-1] not in self._images:
             self._keep(numbers[-1], last)  # `Spaced` ends with whichever frame is the last
+        numbers = [number for number in numbers if number in self._images]
         images = np.stack([self._images.pop(number) for number in numbers])
         return Frames(
             images=images,

@@ -17,6 +17,8 @@ from pipeline.frames import FrameRequest, Frames, Times
 from pipeline.mask import box_of, fill_of_box, rle_encode
 from pipeline.stage import Resources, Stage
 from stages.foreground import ForegroundSettings, Thing, enlarged, find_thing
+from stages.networks.grounding import GroundingSettings
+from stages.networks.sam import SamSettings
 
 _NOTHING: Mapping[str, Any] = {
     **dict.fromkeys(("mask_rle", "x0", "y0", "x1", "y1")),
@@ -31,6 +33,8 @@ _NOTHING: Mapping[str, Any] = {
 class SegmentSettings:
     """backend: "cpu" takes the thing that moves; no weights, and the caption is not asked.
 
+    "reference" (stages/grounded.py): Grounding DINO finds what the caption names, SAM its mask;
+    detector, sam: those two. The others are the cpu backend's:
     seconds: frame 0 and the later ones that tell what moves (ours). At 0.12 s even a thing that
     runs out of the picture is still found; in 1.8 s a slow one uncovers what is behind it.
     area_px: of the frames decoded for it; a mask's outline is as fine as these.
@@ -38,7 +42,9 @@ class SegmentSettings:
     On synthetic corpora 0-2 single subjects reach 0.06 and pairs 0.6; real pairs 0.6-0.9.
     """
 
-    backend: Literal["cpu"] = "cpu"
+    backend: Literal["cpu", "reference"] = "cpu"
+    detector: GroundingSettings = GroundingSettings()
+    sam: SamSettings = SamSettings()
     seconds: tuple[float, ...] = (0.0, 0.12, 0.25, 0.5, 0.75, 1.1, 1.45, 1.8)
     area_px: int = 480 * 854
     second_share: float = 0.35
@@ -100,13 +106,11 @@ class Segment(Stage):
         "score": Filter(min=0.42),
         "crop_short_side_px": Filter(min=128),
     }
-    needs: ClassVar[tuple[str, ...]] = ("entities",)
+    needs = ("entities",)
     resources = Resources(cpus=1.0, batch=1)
 
     def __init__(self, settings: SegmentSettings) -> None:
-        """Raises InputError on a backend that is not built, or times that do not begin at 0."""
-        if settings.backend != "cpu":
-            raise InputError(f'segment.backend is "{settings.backend}"; wanted "cpu"')
+        """Raises InputError on times that do not begin at 0."""
         if len(settings.seconds) < 2 or settings.seconds[0] != 0.0:
             raise InputError(
                 f"segment.seconds is {settings.seconds}; wanted 0 and at least one later time"
@@ -116,7 +120,8 @@ class Segment(Stage):
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that changes the numbers."""
-        return asdict(self._settings)
+        values = asdict(self._settings)
+        return {key: value for key, value in values.items() if key not in ("detector", "sam")}
 
     def measure(
         self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
