@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jobs.command import finish
-from jobs.curation import PASSES, House
+from jobs.curation import House
+from jobs.order import PASSES
 from jobs.steps import take
 from pipeline.errors import InputError
 

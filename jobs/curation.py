@@ -13,6 +13,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.order import encoded_url, latents_of, samples_url, stages_of, text_place
 from jobs.reading import check_corpus, facts_url, manifest_of, published_filters
 from jobs.settings import Run
 from pipeline import shards, storage
@@ -24,7 +25,7 @@ from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.local_runner import LocalFleet
 from pipeline.manifest import Manifest
-from pipeline.neighbours import NEAR_DUPLICATE, NearDuplicate
+from pipeline.neighbours import NEAR_DUPLICATE
 from pipeline.passes import Curation, Pace, PassReport, run_pass
 from pipeline.progress import Progress
 from pipeline.replay import Replay
@@ -34,31 +35,6 @@ from pipeline.units import Fleet
 from pipeline.verdicts import Verdicts, check_sum
 from pipeline.weights import find
 from pipeline.work import Work
-from stages.appearance import Appearance
-from stages.caption import Caption
-from stages.entities import Entities
-from stages.grounded import GroundedSegment
-from stages.latents import TINY, Latents
-from stages.motion import Motion
-from stages.overlay import Overlay
-from stages.pair import Pair
-from stages.probe import Probe
-from stages.sample import Sample
-from stages.segment import Segment, SegmentSettings
-
-SCORE = ("probe", "appearance", "motion", "overlay")
-PASSES = {
-    "score": SCORE,
-    "duplicates": (NEAR_DUPLICATE,),
-    "caption": ("caption",),
-    "entities": ("entities",),
-    "segment": ("segment", "pair"),
-    "samples": ("sample",),
-}
-"""Which stages share one worker and one decode, in the order of the house.
-
-A pass whose stages a run has not (`caption`, where the corpus has captions) is left out of it.
-"""
 
 
 @dataclass
@@ -83,12 +59,12 @@ class House:
 
     @property
     def samples_url(self) -> str:
-        return _samples_url(self.run, self.curation.manifest)
+        return samples_url(self.run, self.curation.manifest)
 
     @property
     def text_place(self) -> str:
         """Where the text encoder lies: as the run names it, or the tiny one of this corpus."""
-        return _text_place(self.run, self.curation.manifest)
+        return text_place(self.run, self.curation.manifest)
 
     @property
     def shards_url(self) -> str:
@@ -168,7 +144,7 @@ class House:
     def build_latents(self) -> shards.ShardReport:
         """The kept clips' latents in shards of their own, and their index."""
         manifest = self.curation.manifest
-        return self._pack("latents", _encoded_url(self.run, manifest), self.latents_url)
+        return self._pack("latents", encoded_url(self.run, manifest), self.latents_url)
 
     def _pack(self, stage: str, from_url: str, to_url: str) -> shards.ShardReport:
         """What this stage built, in shards."""
@@ -241,14 +217,6 @@ def recorded(out: str) -> Run:
     return load(own, Run, {"out": out})
 
 
-def recorded_text(run: Run) -> str:
-    """Where the text encoder of a run folder lies; its corpus need not be there any more."""
-    if run.latents.text != TINY:
-        return run.latents.text
-    note = json.loads(storage.read(storage.join(run.out, "manifest.json")))
-    return storage.join(facts_url(run), note["id"], "text")
-
-
 def look_at(
     run: Run, measure_all: bool = False, latents: bool = False, beside: House | None = None
 ) -> House:
@@ -261,9 +229,9 @@ def look_at(
         raise InputError("found no run folder, wanted --out RUN_FOLDER, or out in the run file")
     known = beside is not None and _same_corpus(beside.run, run)
     manifest = beside.curation.manifest if beside and known else manifest_of(run)
-    stages = _stages(run, manifest)
+    stages = stages_of(run, manifest)
     if latents:
-        stages = (*stages, _latents(run, manifest))
+        stages = (*stages, latents_of(run, manifest))
     filters = _filters(run, stages, manifest)
     ledger = Ledger(storage.join(facts_url(run), manifest.id), stages)
     if beside is not None and ledger.is_like(beside.curation.ledger):
@@ -294,58 +262,6 @@ def _check_length(run: Run, allowed: Filter) -> None:
             f"sample: its last frame is number {wanted - 1}, and clips {least} pass; wanted "
             f"min = {wanted} under [filters.probe.num_frames] in the run file"
         )
-
-
-def _stages(run: Run, manifest: Manifest) -> tuple[Source, ...]:
-    """All of a run, in their fixed order: copies are left out before the dear stages."""
-    captioned = run.caption.backend != "off"
-    sample = Sample(run.sample, _samples_url(run, manifest), captioned=captioned)
-    measured, copies = measures(run), NearDuplicate(run.near_duplicate)
-    return (*measured[: len(SCORE)], copies, *measured[len(SCORE) :], sample)
-
-
-def measures(run: Run) -> tuple[Stage, ...]:
-    """The stages without the builds, which need no corpus to be described."""
-    captions = () if run.caption.backend == "off" else (Caption(run.caption, run.sample.window),)
-    return (
-        Probe(run.probe),
-        Appearance(run.appearance),
-        Motion(run.motion),
-        Overlay(run.overlay),
-        *captions,
-        Entities(run.entities, captioned=bool(captions)),
-        _segment(run.segment),
-        Pair(run.pair, run.sample.window, run.segment.detector),
-    )
-
-
-def _segment(settings: SegmentSettings) -> Stage:
-    if settings.backend == "reference":
-        return GroundedSegment(settings.detector, settings.sam)
-    return Segment(settings)
-
-
-def _samples_url(run: Run, manifest: Manifest) -> str:
-    return storage.join(facts_url(run), manifest.id, "samples")
-
-
-def _encoded_url(run: Run, manifest: Manifest) -> str:
-    return storage.join(facts_url(run), manifest.id, "encoded")
-
-
-def _text_place(run: Run, manifest: Manifest) -> str:
-    if run.latents.text != TINY:
-        return run.latents.text
-    return storage.join(facts_url(run), manifest.id, "text")
-
-
-def _latents(run: Run, manifest: Manifest) -> Latents:
-    return Latents(
-        run.latents,
-        _text_place(run, manifest),
-        _samples_url(run, manifest),
-        _encoded_url(run, manifest),
-    )
 
 
 def _claim(run: Run, manifest: Manifest) -> None:

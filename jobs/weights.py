@@ -13,9 +13,10 @@ from dataclasses import fields
 from typing import Any
 
 from jobs.command import finish
-from jobs.curation import measures, recorded
+from jobs.curation import recorded
 from jobs.evaluate import EvaluateRun
 from jobs.generate_settings import GenerateRun
+from jobs.order import measures
 from jobs.settings import Run
 from jobs.train_settings import TrainRun
 from pipeline import storage

@@ -19,6 +19,10 @@ from pipeline.stage import Resources, Stage
 from stages.foreground import ForegroundSettings, Thing, enlarged, find_thing
 from stages.networks.grounding import GroundingSettings
 from stages.networks.sam import SamSettings
+from stages.residual_motion import flow_size
+
+_MIN_SIDE_PX = 32
+"""Of a picture's flow: on smaller ones OpenCV's DIS throws or kills the process."""
 
 _NOTHING: Mapping[str, Any] = {
     **dict.fromkeys(("mask_rle", "x0", "y0", "x1", "y1")),
@@ -126,13 +130,18 @@ class Segment(Stage):
     def measure(
         self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
     ) -> Sequence[Outcome]:
-        """One mask per clip; a clip of one frame is `Failed`, one without motion is measured."""
+        """One mask per clip; one without motion is measured. Codes: too_short, too_small."""
         del clips, facts  # what moves is asked, not what the caption says
         return [self._measure(picture) for picture in frames]
 
     def _measure(self, frames: Frames | None) -> Outcome:
         if frames is None or len(frames.images) < 2:
             return Failed("too_short", "one frame in the first seconds; wanted at least two")
+        height, width = frames.images.shape[1:3]
+        least = min(flow_size(height, width, self._settings.foreground.motion))
+        if least < _MIN_SIDE_PX:
+            seen = f"{frames.width}x{frames.height}: its shorter side has {least} px for the flow"
+            return Failed("too_small", f"{seen}; wanted {_MIN_SIDE_PX}")
         size = {"mask_width": frames.width, "mask_height": frames.height, "entity_checked": False}
         thing = find_thing(frames.images, frames.seconds(), self._settings.foreground)
         if thing is None or not thing.mask.any():

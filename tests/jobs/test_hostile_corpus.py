@@ -1,7 +1,7 @@
 """What a large corpus holds besides videos: each ends as one row with its code.
 
-Every file of tests/hostile.py goes through probe, appearance and motion in one run, every caption
-through entities in another.
+Every file of tests/hostile.py goes through probe, appearance and motion, then through segment and
+pair, in one run, every caption through entities in another.
 """
 
 from __future__ import annotations
@@ -70,7 +70,13 @@ def scored(jobs: Jobs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     verdicts = pq.read_table(folder / "runs" / "one" / "verdicts.parquet")
     assert sorted(verdicts["video"].to_pylist()) == sorted(kind.name for kind in hostile.FILES)
     assert "pending" not in verdicts["verdict"].to_pylist()
-    return outcomes(folder, ("probe", "appearance", "motion"))
+    found = outcomes(folder, ("probe", "appearance", "motion"))
+    jobs.run("entities", "--config", run, "--all")
+    jobs.run("segment", "--config", run, "--all")
+    subjects = outcomes(folder, ("segment", "pair"))
+    assert {name for name, end in found.items() if end == "measured"} <= subjects.keys()
+    assert not {"crash", "timeout", "memory"} & set(subjects.values())
+    return found
 
 
 @pytest.mark.parametrize("kind", hostile.FILES, ids=lambda kind: kind.name)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.curation import measures
+from jobs.order import measures
 from jobs.settings import Run
 from pipeline.clip import Clip, Failed, Measurement
 from pipeline.filters import first_rejection
@@ -225,7 +225,7 @@ def test_the_run_file_chooses() -> None:
 
 def test_without_networks_torch_stays_out() -> None:
     code = (
-        "import sys; from jobs.curation import measures; from jobs.settings import Run; "
+        "import sys; from jobs.order import measures; from jobs.settings import Run; "
         "[stage.setup() for stage in measures(Run())]; "
         "sys.exit(bool({'torch', 'transformers', 'groundingdino'} & set(sys.modules)))"
     )
