@@ -1,9 +1,9 @@
 """Our `score` pass beside data-juicer's resolution and motion filters, on the same clips.
 
-Twice: our whole pass (header, cuts over every frame, two flows), and its own algorithm on its own
-frames in our pass. Each tool runs in its own environment with two workers; it in both of its modes,
-of which the faster counts. Its time is what it says its operators took, without its start; ours is
-from workers that are ready to the last fact on disk.
+Twice: our whole pass (header, cuts over every frame, two flows, text), and its own algorithm on its
+own frames in our pass. Each tool runs in its own environment with two workers; it in both of its
+modes, of which the faster counts. Its time is what it says its operators took, without its start;
+ours is from workers that are ready to the last fact on disk.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from pipeline.units import Fleet
 from pipeline.work import Work, WorkerKind
 from stages.appearance import Appearance
 from stages.motion import Motion
+from stages.overlay import Overlay
 from stages.probe import Probe
 
 WORKERS = 2
@@ -55,7 +56,7 @@ def main() -> int:
         print("rendering 24 clips")
         paths = render(corpus)
         with cluster():
-            whole = _ours(corpus, "whole", (Probe(), Appearance(), Motion()))
+            whole = _ours(corpus, "whole", (Probe(), Appearance(), Motion(), Overlay()))
             same = _ours(corpus, "same", (Probe(), Farneback(FRAMES)))
         theirs = {mode: _theirs(corpus, mode) for mode in ("default", "ray")}
         figures = _figures(len(paths), whole, same, theirs)
