@@ -16,13 +16,13 @@ given = $(if $(filter command,$(origin $(1))),--$(2) '$($(1))')
 ARGS = $(strip $(call given,CONFIG,config) $(call given,CORPUS,corpus) \
        $(call given,VIDEOS,videos) $(call given,OUT,out) $(call given,RUNNER,runner))
 
-JOBS := corpus manifest probe appearance motion score entities segment samples shards dataset \
-        latents train generate evaluate report whatif verify prune status
+JOBS := corpus manifest parts probe appearance motion overlay score duplicates caption entities segment pair \
+        samples shards dataset latents train generate evaluate report thresholds whatif verify prune status weights
 DEMO := --config jobs/configs/demo
-.PHONY: help $(JOBS) aesthetic consistency demo test check bench lock
+.PHONY: help $(JOBS) aesthetic consistency demo test check bench bench-peers lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  with CONFIG=run.toml CORPUS=file-or-folder VIDEOS=folder-or-url OUT=run-folder RUNNER=ray|local"
 
@@ -45,13 +45,19 @@ runs/demo-corpus: | $(READY)
 	mv $@.part $@
 
 dataset: ## from a manifest to training shards: all the steps below, in order
-manifest: ## reads the corpus and says what is in it
+manifest: ## reads the corpus and says what is in it, and what is wrong with which row
+parts: ## says which zips of the corpus are worth fetching
+weights: ## fetches what the networks of CONFIG are loaded from, ahead
 probe: ## measures: what the container says (size, rate, length, codec)
 appearance: ## measures: aesthetic score, cuts, consistency
 motion: ## measures: how much moves
-score: ## measures: probe, appearance and motion in one pass over the frames
+overlay: ## measures: how much of the picture text and watermarks cover
+score: ## measures: probe, appearance, motion and overlay in one pass over the frames
+duplicates: ## compares the clips that the scores let pass: of near copies one is kept
+caption: ## measures: a caption by a vision-language model, where the corpus has none
 entities: ## measures: what the caption says the clip shows
-segment: ## measures: the mask of that entity on the first frame
+segment: ## measures: the mask of that entity on the first frame, and pair in the same pass
+pair: ## measures: whether the subject is still there in the last training frame
 samples: ## builds: one training sample for each kept clip
 shards: ## builds: tar shards of the samples, and their index
 latents: ## builds: samples encoded for training, in shards of their own
@@ -59,11 +65,13 @@ train: ## trains a base or an adapter on latents: CONFIG=jobs/configs/train.toml
 generate: ## videos of a subject: CONFIG=generate.toml
 evaluate: ## scores of the generated videos of run OUT
 report: ## writes the report and the contact sheets of a run
+thresholds: ## quantiles of the measures of run OUT, and what each threshold would keep
 whatif: ## replays the thresholds of CONFIG over the facts of run OUT: who would flip
 verify: ## compares the shards with their index, byte for byte
 prune: ## removes the tars that no index names
 status: ## how far run OUT is
 corpus: ## renders the synthetic corpus with known answers
+thresholds: ARGS += $(call given,MEASURE,measure)
 $(JOBS): $(READY)
 	$(RUN) jobs.$@ $(ARGS)
 
@@ -72,8 +80,9 @@ consistency: ## measures: appearance, whose one pass finds both
 aesthetic consistency: $(READY)
 	$(RUN) jobs.appearance $(ARGS)
 
+# Two at a time, file by file: many tests wait for processes of their own.
 test: $(READY) ## all tests
-	$(RUN) pytest -q
+	$(RUN) pytest -q -n 2 --dist loadfile
 
 check: $(READY) ## what CI runs: lint, format, types, imports, then the tests
 	$(RUN) ruff check .
@@ -84,6 +93,12 @@ check: $(READY) ## what CI runs: lint, format, types, imports, then the tests
 
 bench: $(READY) ## measures the speed of curation on this machine
 	$(RUN) benchmarks.curation
+
+bench-peers: $(READY) ## installs data-juicer in an environment of its own and measures it beside us
+	test -e .venv-peers/.installed || { $(PYTHON) -m venv --clear .venv-peers \
+	  && .venv-peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt \
+	  && touch .venv-peers/.installed; }
+	$(RUN) benchmarks.peers
 
 lock: ## renews requirements.lock from pyproject.toml
 	rm -rf .venv/renewed

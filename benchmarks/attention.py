@@ -113,7 +113,7 @@ def main() -> int:
             for kind, dtype in dtypes.items()
         }
         passed, figures = True, {"threads": 1}
-    print(provenance.write("attention", ["torch"], {**figures, **shapes}, meter.gpu_name()))
+    print(provenance.write("attention", ["torch"], {**figures, **shapes}))
     return 0 if passed else 1
 
 

@@ -1,8 +1,9 @@
 """The `score` pass beside plain decoding of the same clips, in one run.
 
 24 rendered clips of 4 s (8 of 1080p moving, 8 of 1080p static, 8 of 720p moving) and 3 corrupt
-files go through probe, appearance and motion on Ray; then the same clips are decoded frame by frame
-to RGB pictures, by PyAV and by decord, with as many processes. The faster of these is the limit.
+files go through probe, appearance, motion and overlay on Ray; then the same clips are decoded frame
+by frame to RGB pictures, by PyAV and by decord, with as many processes. The faster of these is the
+limit.
 PyAV without any picture made of it is measured too, as the floor that no reader of frames reaches.
 """
 
@@ -16,18 +17,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import decord
-import numpy as np
 import psutil
 
 from benchmarks import provenance
-from jobs.synthetic.encode import Grain, write_video
-from jobs.synthetic.scene import Painted
-from jobs.synthetic.staging import single, still, subjects
+from benchmarks.footage import FRAMES, render
 from pipeline.filters import defaults
 from pipeline.ledger import Ledger
 from pipeline.manifest import read_manifest
@@ -38,11 +35,11 @@ from pipeline.units import Fleet
 from pipeline.work import Work, WorkerKind
 from stages.appearance import Appearance
 from stages.motion import Motion
+from stages.overlay import Overlay
 from stages.probe import Probe
 
 WORKERS = 2
 ROUNDS = 3
-FRAMES, RATE = 100, 25
 BAR_LIMIT, BAR_MEMORY_GB = 1.35, 1.0
 PACKAGES = ("av", "decord", "opencv-python", "ray", "numpy", "pyarrow")
 
@@ -52,7 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         corpus = Path(folder)
         print("rendering 24 clips")
-        paths = _render(corpus)
+        paths = render(corpus)
         rounds = []
         with cluster(), ProcessPoolExecutor(WORKERS) as pool:
             list(pool.map(_decode_with_pyav, [str(paths[-1])] * WORKERS))  # started and imported
@@ -118,31 +115,9 @@ def _figures(rounds: Sequence[dict[str, float]], clips: int, worker_gb: float) -
     }
 
 
-def _render(corpus: Path) -> list[Path]:
-    """The clips, the broken files and the manifest."""
-    kinds = [((1920, 1080), True)] * 8 + [((1920, 1080), False)] * 8 + [((1280, 720), True)] * 8
-    rng = np.random.default_rng(0)
-    paths = []
-    for number, (subject, (size, moves)) in enumerate(zip(subjects(rng, 24), kinds, strict=True)):
-        scene = single(rng, subject, *size)
-        scene = scene if moves else still(scene, scene.noise)
-        painted = Painted(scene, *size, seconds=FRAMES / RATE)
-        pictures = (painted.frame(n / RATE)[0] for n in range(FRAMES))
-        paths.append(corpus / f"clip{number:02}.mp4")
-        write_video(paths[-1], pictures, size, Fraction(RATE), Grain(rng, *size, scene.noise))
-    whole = paths[0].read_bytes()
-    (corpus / "bad0.mp4").write_bytes(b"")
-    (corpus / "bad1.mp4").write_text("I am no video")
-    (corpus / "bad2.mp4").write_bytes(whole[: len(whole) // 2])
-    names = [path.name for path in paths] + [f"bad{n}.mp4" for n in range(3)]
-    rows = "\n".join(f"{name},A clip." for name in names)
-    (corpus / "corpus.csv").write_text(f"video,caption\n{rows}\n")
-    return paths
-
-
 def _score(corpus: Path, facts: Path) -> tuple[float, float]:
     """Seconds from workers that are ready to the last fact on disk; seconds to get them ready."""
-    stages = (Probe(), Appearance(), Motion())
+    stages = (Probe(), Appearance(), Motion(), Overlay())
     manifest = read_manifest(str(corpus / "corpus.csv"))
     ledger = Ledger(str(facts), stages)
     curation = Curation(manifest, stages, defaults(stages), ledger, measure_all=True)

@@ -19,11 +19,6 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def gpu_name() -> str:
-    """For provenance."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-
-
 def seconds(call: Callable[[], object]) -> float:
     """Of one call, the mean of as many as fill a timing. Warm it up before.
 

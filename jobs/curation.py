@@ -13,37 +13,28 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.order import encoded_url, latents_of, samples_url, stages_of, text_place
+from jobs.reading import check_corpus, facts_url, manifest_of, published_filters
 from jobs.settings import Run
 from pipeline import shards, storage
+from pipeline.compare import run_comparison
 from pipeline.config import dump, load
 from pipeline.errors import InputError
-from pipeline.filters import check_known, defaults, merge
+from pipeline.filters import MANIFEST_STAGE, Filter, Filters, check_known, defaults, merge
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.local_runner import LocalFleet
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifest import Manifest
+from pipeline.neighbours import NEAR_DUPLICATE
 from pipeline.passes import Curation, Pace, PassReport, run_pass
 from pipeline.progress import Progress
-from pipeline.stage import Stage
+from pipeline.replay import Replay
+from pipeline.stage import Source, Stage
 from pipeline.stop import Stop
 from pipeline.units import Fleet
+from pipeline.verdicts import Verdicts, check_sum
+from pipeline.weights import find
 from pipeline.work import Work
-from stages.appearance import Appearance
-from stages.entities import Entities
-from stages.latents import TINY, Latents
-from stages.motion import Motion
-from stages.probe import Probe
-from stages.sample import Sample
-from stages.segment import Segment
-
-SCORE = ("probe", "appearance", "motion")
-PASSES = {
-    "score": SCORE,
-    "entities": ("entities",),
-    "segment": ("segment",),
-    "samples": ("sample",),
-}
-"""Which stages share one worker and one decode, in the order of the house."""
 
 
 @dataclass
@@ -68,12 +59,12 @@ class House:
 
     @property
     def samples_url(self) -> str:
-        return _samples_url(self.run, self.curation.manifest)
+        return samples_url(self.run, self.curation.manifest)
 
     @property
     def text_place(self) -> str:
         """Where the text encoder lies: as the run names it, or the tiny one of this corpus."""
-        return _text_place(self.run, self.curation.manifest)
+        return text_place(self.run, self.curation.manifest)
 
     @property
     def shards_url(self) -> str:
@@ -84,13 +75,36 @@ class House:
         return storage.join(self.out, "latents")
 
     @property
-    def measures(self) -> tuple[Stage, ...]:
+    def measures(self) -> tuple[Source, ...]:
         """The stages without the builds."""
         return self.curation.stages[:-1]
 
-    def replay(self) -> pa.Table:
+    def replay(self) -> Verdicts:
         """The verdicts of the measures alone: kept as far as filters go, built or not."""
-        return replace(self.curation, stages=self.measures).verdicts()
+        return self.facts().judge(self.curation.filters)
+
+    def facts(self, *others: Filters) -> Replay:
+        """What is known of the measures, for this run's filters and these others."""
+        return replace(self.curation, stages=self.measures).replay(*others)
+
+    def look_for_weights(self, names: Sequence[str]) -> None:
+        """Raises InputError when something that these stages load is missing, or a server is.
+
+        Before the first worker starts, and only where clips may still come to: a run that is done
+        needs no weights. The workers of another cluster look for themselves, as they are set up:
+        what lies here tells nothing of their machines.
+        """
+        if self.run.engine.runner == "ray" and os.environ.get("RAY_ADDRESS"):
+            return
+        counts = self.curation.verdicts().counts()
+        waiting = {reason.stage for reason in counts if reason.verdict == "pending"}
+        reached = self.curation.measure_all
+        for stage in self.curation.stages:
+            reached = reached or stage.name in waiting
+            if reached and stage.name in names and isinstance(stage, Stage):
+                for weights in stage.weights():
+                    find(weights)
+                stage.check()
 
     def measure(self, name: str, stages: Sequence[str]) -> PassReport:
         """One pass, under its stages' leases; `verdicts.parquet` is renewed after it."""
@@ -99,19 +113,29 @@ class House:
             for stage in stages:
                 folder = self.curation.ledger.folder(stage)
                 leases.enter_context(Lease(storage.join(folder, "lease.json")))
-            report = run_pass(
-                name, stages, self.curation, self._fleet, self.stop, self._pace(), self._progress
-            )
+            if NEAR_DUPLICATE in stages:
+                pace = self.run.engine.flush_s
+                report = run_comparison(name, self.curation, self.stop, pace, self._progress)
+            else:
+                report = run_pass(
+                    name,
+                    stages,
+                    self.curation,
+                    self._fleet,
+                    self.stop,
+                    self._pace(),
+                    self._progress,
+                )
         self.write_verdicts()
         return report
 
-    def write_verdicts(self) -> pa.Table:
-        """The verdicts as they are now, also as `verdicts.parquet`."""
-        verdicts = self.curation.verdicts()
+    def write_verdicts(self) -> None:
+        """The verdicts as they are now as `verdicts.parquet`."""
+        verdicts = self.curation.verdicts().table()
+        check_sum(verdicts, self.curation.manifest)
         sink = io.BytesIO()
         pq.write_table(verdicts, sink)
         storage.write(storage.join(self.out, "verdicts.parquet"), sink.getvalue())
-        return verdicts
 
     def build_shards(self) -> shards.ShardReport:
         """The kept clips' samples in shards, and their index."""
@@ -120,16 +144,15 @@ class House:
     def build_latents(self) -> shards.ShardReport:
         """The kept clips' latents in shards of their own, and their index."""
         manifest = self.curation.manifest
-        return self._pack("latents", _encoded_url(self.run, manifest), self.latents_url)
+        return self._pack("latents", encoded_url(self.run, manifest), self.latents_url)
 
     def _pack(self, stage: str, from_url: str, to_url: str) -> shards.ShardReport:
         """What this stage built, in shards."""
         verdicts = self.curation.verdicts()
-        kept = verdicts.filter(pa.array([v == "kept" for v in verdicts["verdict"].to_pylist()]))
-        facts = self.curation.ledger.facts(stage)
+        kept = pa.array(verdicts.are("kept"))
         rows = self.curation.manifest.rows.select(["clip_id", "source_id", "duplicate"])
-        rows = rows.filter(pa.array([not d for d in rows["duplicate"].to_pylist()]))
-        samples = kept.select(["clip_id"]).join(facts, "clip_id").join(rows, "clip_id")
+        rows = rows.filter(kept)
+        samples = rows.join(self.curation.ledger.facts_of(stage, rows["clip_id"]), "clip_id")
         if samples.num_rows == 0:
             raise InputError(
                 f"{self.out}: no clip is kept, so there is nothing to put in shards; look at the "
@@ -160,7 +183,7 @@ class House:
     def _fleet(self, work: Work) -> Iterator[Fleet]:
         """Workers for one pass. Ray is imported, and a cluster started, when first needed."""
         if self.run.engine.runner == "local":
-            fleet = LocalFleet(work, self.stop)
+            fleet = LocalFleet(work, self.stop, self.run.workers[0])
         else:
             from pipeline.ray_runner import RayFleet, cluster
 
@@ -194,72 +217,51 @@ def recorded(out: str) -> Run:
     return load(own, Run, {"out": out})
 
 
-def recorded_text(run: Run) -> str:
-    """Where the text encoder of a run folder lies; its corpus need not be there any more."""
-    if run.latents.text != TINY:
-        return run.latents.text
-    note = json.loads(storage.read(storage.join(run.out, "manifest.json")))
-    return storage.join(_facts(run), note["id"], "text")
+def look_at(
+    run: Run, measure_all: bool = False, latents: bool = False, beside: House | None = None
+) -> House:
+    """The same, leaving the run folder alone.
 
-
-def look_at(run: Run, measure_all: bool = False, latents: bool = False) -> House:
-    """The same without writing anything. latents: whether they belong to what makes a clip kept."""
-    if not run.corpus.manifest:
-        raise InputError(
-            "found no corpus, wanted --corpus FILE_OR_FOLDER, or manifest under [corpus] in the "
-            "run file"
-        )
+    latents: whether they make a clip kept; beside: what was read for this one is not read again.
+    """
+    check_corpus(run)
     if not run.out:
         raise InputError("found no run folder, wanted --out RUN_FOLDER, or out in the run file")
-    manifest = read_manifest(run.corpus.manifest, run.corpus.videos or None)
-    stages = _stages(run, manifest)
+    known = beside is not None and _same_corpus(beside.run, run)
+    manifest = beside.curation.manifest if beside and known else manifest_of(run)
+    stages = stages_of(run, manifest)
     if latents:
-        stages = (*stages, _latents(run, manifest))
-    check_known(run.filters, stages)
-    filters = merge(defaults(stages), run.filters)
-    ledger = Ledger(storage.join(_facts(run), manifest.id), stages)
+        stages = (*stages, latents_of(run, manifest))
+    filters = _filters(run, stages, manifest)
+    ledger = Ledger(storage.join(facts_url(run), manifest.id), stages)
+    if beside is not None and ledger.is_like(beside.curation.ledger):
+        ledger = beside.curation.ledger
     limits = run.engine.limits
     return House(run, Curation(manifest, stages, filters, ledger, limits, measure_all))
 
 
-def _stages(run: Run, manifest: Manifest) -> tuple[Stage, ...]:
-    """All stages of a run, in their fixed order."""
-    return (
-        Probe(run.probe),
-        Appearance(run.appearance),
-        Motion(run.motion),
-        Entities(run.entities),
-        Segment(run.segment),
-        Sample(run.sample, _samples_url(run, manifest)),
-    )
+def _same_corpus(one: Run, other: Run) -> bool:
+    return (one.corpus, one.caption) == (other.corpus, other.caption)
 
 
-def _facts(run: Run) -> str:
-    """Beside the run folder, so that runs share them."""
-    return run.facts or storage.join(run.out.rstrip("/").rpartition("/")[0] or ".", "facts")
+def _filters(run: Run, stages: Sequence[Source], manifest: Manifest) -> Filters:
+    """Those on what is published, then those of the stages, as the run has them."""
+    check_known(run.filters, stages, manifest.published)
+    measured = {name: each for name, each in run.filters.items() if name != MANIFEST_STAGE}
+    filters = {**published_filters(run, manifest), **merge(defaults(stages), measured)}
+    _check_length(run, filters["probe"]["num_frames"])
+    return filters
 
 
-def _samples_url(run: Run, manifest: Manifest) -> str:
-    return storage.join(_facts(run), manifest.id, "samples")
-
-
-def _encoded_url(run: Run, manifest: Manifest) -> str:
-    return storage.join(_facts(run), manifest.id, "encoded")
-
-
-def _text_place(run: Run, manifest: Manifest) -> str:
-    if run.latents.text != TINY:
-        return run.latents.text
-    return storage.join(_facts(run), manifest.id, "text")
-
-
-def _latents(run: Run, manifest: Manifest) -> Latents:
-    return Latents(
-        run.latents,
-        _text_place(run, manifest),
-        _samples_url(run, manifest),
-        _encoded_url(run, manifest),
-    )
+def _check_length(run: Run, allowed: Filter) -> None:
+    """InputError when clips that are too short for a sample would pass."""
+    wanted = run.sample.window[-1] + 1
+    if not allowed.off and (allowed.min is None or allowed.min < wanted):
+        least = "of any length" if allowed.min is None else f"of {allowed.min:g} frames"
+        raise InputError(
+            f"sample: its last frame is number {wanted - 1}, and clips {least} pass; wanted "
+            f"min = {wanted} under [filters.probe.num_frames] in the run file"
+        )
 
 
 def _claim(run: Run, manifest: Manifest) -> None:

@@ -18,9 +18,10 @@ from PIL import Image
 
 from jobs.attention_report import files, told
 from jobs.command import finish
-from jobs.curation import recorded, recorded_text
+from jobs.curation import recorded
 from jobs.generate_settings import GenerateRun
 from jobs.generator import WITH, WITHOUT, Draft, Generator, Trained, Wish
+from jobs.order import recorded_text
 from jobs.settings import Run
 from jobs.train_settings import TrainRun
 from model.errors import ModelError

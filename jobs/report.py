@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import pyarrow as pa
+
 from jobs.command import finish, parser, read_run
 from jobs.curation import look_at
 from pipeline import generated, storage
@@ -38,6 +40,8 @@ NUMBERS = (
     Number("shows", "entities", "phrase"),
     Number("mask score", "segment", "score", ".2f"),
     Number("mask area", "segment", "area", ".1%"),
+    Number("found again", "pair", "found_again", ".2f"),
+    Number("text", "overlay", "share", ".1%"),
 )
 
 
@@ -45,12 +49,14 @@ def main() -> int:
     """Reads facts, verdicts and clips; measures nothing."""
     house = look_at(read_run(parser(__doc__).parse_args()))
     curation, folder = house.curation, storage.join(house.out, "report")
-    verdicts = curation.verdicts()
-    facts = {stage.name: curation.ledger.facts(stage.name) for stage in curation.stages}
+    judged = curation.verdicts()
+    verdicts = judged.table()
     chosen = choose(verdicts, KEPT, OTHERS)
+    clips = verdicts["clip_id"].take(pa.array(chosen, pa.int64()))
+    facts = {stage.name: curation.ledger.facts_of(stage.name, clips) for stage in curation.stages}
     rows = list(sheet_rows(chosen, curation.manifest, verdicts, facts, house.samples_url, NUMBERS))
     about = {"corpus": curation.manifest.corpus, "manifest": curation.manifest.id}
-    about |= {word: f"{count:,}" for word, count in tally(verdicts).items()}
+    about |= {word: f"{count:,}" for word, count in tally(judged).items()}
     sheets = write_sheets(rows, folder)
     sections = [*_trainings(house.out), _scores(house.out), videos_section(_shots(house.out))]
     page = write_page(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.command import finish
-from jobs.curation import PASSES
+from jobs.order import PASSES
 from jobs.steps import take
 
 

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.errors import InputError
 from pipeline.filters import FilterChange
+from pipeline.neighbours import NearDuplicateSettings
 from pipeline.work import Limits, WorkerKind
 from stages.appearance import AppearanceSettings
+from stages.caption import CaptionSettings
 from stages.entities import EntitiesSettings
 from stages.latents import LatentsSettings
 from stages.motion import MotionSettings
+from stages.overlay import OverlaySettings
+from stages.pair import PairSettings
 from stages.probe import ProbeSettings
 from stages.sample import SampleSettings
 from stages.segment import SegmentSettings
@@ -19,10 +24,16 @@ from stages.segment import SegmentSettings
 
 @dataclass(frozen=True, slots=True)
 class CorpusSettings:
-    """manifest: CSV, Parquet, JSONL or a folder; videos: where the files lie, "" beside it."""
+    """manifest: CSV, Parquet, JSONL or a folder.
+
+    videos: where the files lie, "" beside it; a folder or url, or zips as `<folder or url>/*.zip`.
+    parts: a JSON file that says which zip holds which clip, as OpenVidHD.json does, "" as the zips
+    themselves say.
+    """
 
     manifest: str = ""
     videos: str = ""
+    parts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +69,17 @@ class Run:
     probe: ProbeSettings = ProbeSettings()
     appearance: AppearanceSettings = AppearanceSettings()
     motion: MotionSettings = MotionSettings()
+    near_duplicate: NearDuplicateSettings = NearDuplicateSettings()
+    overlay: OverlaySettings = OverlaySettings()
+    caption: CaptionSettings = CaptionSettings()
     entities: EntitiesSettings = EntitiesSettings()
     segment: SegmentSettings = SegmentSettings()
+    pair: PairSettings = PairSettings()
     sample: SampleSettings = SampleSettings()
     shards: ShardSettings = ShardSettings()
     latents: LatentsSettings = field(default_factory=LatentsSettings)
     filters: Mapping[str, Mapping[str, FilterChange]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.workers:
+            raise InputError("workers: found none, wanted at least one [[workers]], or no such key")

@@ -32,7 +32,11 @@ def take(
     started = time.monotonic()
     with open_house(read_run(given), given.all, latents) as house:
         prepare(house)
+        house.look_for_weights([stage for stages in passes.values() for stage in stages])
+        on = {stage.name for stage in house.curation.stages}
         for name, stages in passes.items():
+            if not on.issuperset(stages):
+                continue
             report = house.measure(name, stages)
             print(_said(house, report, stages), flush=True)
             if not report.done:
@@ -49,9 +53,11 @@ def take(
 
 def _said(house: House, report: PassReport, stages: Sequence[str]) -> str:
     if report.todo:
-        return f"{report.name}: {sum(report.fates.values())} of {report.todo} clips done"
-    verdicts = house.curation.verdicts().to_pylist()
-    waiting = Counter(row["stage"] for row in verdicts if row["verdict"] == "pending")
+        took = f"; the workers' time: {report.shares()}" if report.spent else ""
+        return f"{report.name}: {sum(report.fates.values())} of {report.todo} clips done{took}"
+    waiting: Counter[str | None] = Counter()
+    for reason, count in house.curation.verdicts().counts().items():
+        waiting[reason.stage] += count if reason.verdict == "pending" else 0
     order = [stage.name for stage in house.curation.stages]
     for stage in order[: order.index(stages[0])]:
         if waiting[stage]:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from jobs.command import finish
-from jobs.curation import recorded, recorded_text
+from jobs.curation import recorded
+from jobs.order import recorded_text
 from jobs.train_settings import TrainRun
 from model.adapted import Adapted
 from model.config import OWN, TINY, AdapterConfig, TransformerConfig

@@ -19,20 +19,47 @@ def clip_id(video: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside a zip: where its bytes are, so that no worker has to read a zip's directory.
+
+    pieces: (url, bytes) of the files that are the zip, one after the other; offset: of its local
+    header in there; packed, size: bytes before and after unpacking; crc: of them unpacked;
+    method: 0 stored, 8 deflated, others cannot be read.
+    """
+
+    name: str
+    pieces: tuple[tuple[str, int], ...]
+    offset: int
+    packed: int
+    size: int
+    crc: int
+    method: int
+
+
+Location = str | Member
+"""Where a clip's bytes are: a local path, a URL, or in a zip."""
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One row of the manifest.
 
-    video: its name there; path: where its bytes are (a local path or a URL); caption: "" when the
-    corpus has none; source_id: the source video that it was cut from (held-out splits go by it);
-    published: the corpus's own score columns, absent ones left out.
+    video: its name there; path: where its bytes are; caption: "" when the corpus has none;
+    source_id: the source video that it was cut from (held-out splits go by it); published: the
+    corpus's own score columns, absent ones left out.
     """
 
     clip_id: str
     video: str
-    path: str
+    path: Location
     caption: str
     source_id: str
     published: Mapping[str, float | str] = field(default_factory=dict)
+
+
+def caption_of(clip: Clip, facts: Facts) -> str:
+    """What the clip shows, in words: as the `caption` stage has it, else as the corpus does."""
+    return facts.get("caption", {}).get("caption") or clip.caption
 
 
 @dataclass(frozen=True, slots=True)

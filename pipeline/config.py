@@ -42,7 +42,7 @@ def load(path: str | None, kind: type[T], overrides: Mapping[str, Any] | None = 
     InputError names the file and the key: what was found, what was wanted, the nearest known key.
     """
     source = path or "the command line"
-    tables = {} if path is None else _parse(path)
+    tables = {} if path is None else read_tables(path)
     for key, value in (overrides or {}).items():
         if value is not None:
             _put(tables, key, value, source)
@@ -59,7 +59,8 @@ def dump(settings: Any) -> str:
     return tomli_w.dumps(_plain(dataclasses.asdict(settings)))
 
 
-def _parse(path: str) -> dict[str, Any]:
+def read_tables(path: str) -> dict[str, Any]:
+    """A run file as it is written. Raises InputError."""
     try:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError as error:

@@ -84,13 +84,15 @@ def _opened(path: str, options: dict[str, str]) -> Iterator[Video]:
     file = Path(path).absolute()  # absolute, or a name such as "a:b.mp4" would be read as a URL
     if not file.exists():
         raise DecodeError("missing", "no such file")
-    if file.is_file() and file.stat().st_size == 0:
+    if not file.is_file():
+        raise DecodeError("unreadable", "not a file: to open a pipe or a device would hang")
+    if file.stat().st_size == 0:
         raise DecodeError("empty", "the file has 0 bytes")
     with ExitStack() as stack:
         try:
             container = stack.enter_context(av.open(str(file), options=options))
             video = _open(container)
-        except (FFmpegError, UnicodeError) as error:
+        except (FFmpegError, UnicodeError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise DecodeError("unreadable", f"not a readable video: {_one_line(reason)}") from error
         yield video
@@ -102,6 +104,8 @@ def _open(container: InputContainer) -> Video:
     stream = container.streams.best("video")  # as decord chooses among several
     if not isinstance(stream, VideoStream) or _is_cover(stream):
         raise DecodeError("no_video", "the file holds no video stream")
+    if stream.codec_context is None:
+        raise DecodeError("unreadable", "its video is coded in a way that FFmpeg does not know")
     stream.codec_context.thread_count = 1
     pictures = container.decode(stream)
     first = next(pictures, None)
@@ -116,7 +120,7 @@ def _header(container: InputContainer, stream: VideoStream, picture: av.VideoFra
     if rotation % 180:
         width, height = height, width
     fps = float(stream.average_rate or stream.guessed_rate or 0)
-    seconds = _seconds(container, stream)
+    seconds = _seconds(container, stream, picture)
     if fps <= 0 and seconds > 0:
         fps = stream.frames / seconds
     num_frames = stream.frames or round(seconds * fps)
@@ -141,14 +145,17 @@ def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _seconds(container: InputContainer, stream: VideoStream) -> float:
-    """Of the video stream, else (Matroska) of its DURATION tag, else of the file; 0 if unknown."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
+def _seconds(container: InputContainer, stream: VideoStream, picture: av.VideoFrame) -> float:
+    """Of the DURATION tag (Matroska), else of the video stream, else of the file; 0 if unknown.
+
+    The tag tells when the stream ends, which is no duration where its first picture comes late.
+    """
     clock = stream.metadata.get("DURATION", "").split(":")
     if len(clock) == 3 and all(part.replace(".", "", 1).isdigit() for part in clock):
         hours, minutes, seconds = map(float, clock)
-        return hours * 3600 + minutes * 60 + seconds
+        return max(0.0, hours * 3600 + minutes * 60 + seconds - max(0.0, picture.time or 0.0))
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
     return max(0.0, (container.duration or 0) / av.time_base)
 
 

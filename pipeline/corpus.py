@@ -1,24 +1,23 @@
-"""What a corpus says, row by row: OpenVid's CSV, Parquet, JSONL, or a folder with caption files.
+"""What a corpus says, row by row: CSV, Parquet, JSONL, or a folder with caption files.
 
 Every reader yields one `Row` per row of the corpus, also for one that cannot be read.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.csv_rows import read_csv
 from pipeline.errors import InputError
+from pipeline.row import Row, from_record, unreadable
+from pipeline.text_lines import check_columns, open_text
 
 _log = logging.getLogger(__name__)
 
@@ -29,18 +28,6 @@ VIDEO_SUFFIXES = (
 """What counts as a video in a folder."""
 
 _MANIFESTS = (".csv", ".parquet", ".jsonl")
-
-_FIELD_LIMIT = 1 << 24
-"""Characters of one CSV field; beyond it a quote was never closed. Ours; the module's is 2^17."""
-
-
-class Row(NamedTuple):
-    """published: everything else that the corpus says, as it says it; malformed: cannot be read."""
-
-    video: str
-    caption: str
-    published: Mapping[str, Any]
-    malformed: bool = False
 
 
 def read_rows(corpus: str) -> Iterator[Row]:
@@ -53,7 +40,7 @@ def read_rows(corpus: str) -> Iterator[Row]:
     suffix = PurePosixPath(corpus).suffix.lower()
     match suffix:
         case ".csv":
-            return _csv(corpus)
+            return read_csv(corpus)
         case ".parquet":
             return _parquet(corpus)
         case ".jsonl":
@@ -70,40 +57,15 @@ def is_folder(corpus: str) -> bool:
     return PurePosixPath(corpus).suffix.lower() not in _MANIFESTS
 
 
-def _csv(corpus: str) -> Iterator[Row]:
-    """OpenVid's form. A header that is repeated further down is no row."""
-    csv.field_size_limit(_FIELD_LIMIT)
-    with _text(corpus) as file:
-        lines = csv.reader(file)
-        try:
-            written = next(lines, [])
-            header = [name.strip() for name in written]
-            _check_columns(corpus, header)
-            at = header.index("video")
-            for fields in lines:
-                if not fields or fields == written:
-                    continue
-                yield _csv_row(header, at, fields)
-        except csv.Error as error:
-            raise InputError(f"{corpus}: line {lines.line_num}: {error}; wanted CSV") from error
-
-
-def _csv_row(header: Sequence[str], at: int, fields: Sequence[str]) -> Row:
-    if len(fields) != len(header):
-        return Row(fields[at] if at < len(fields) else fields[0], "", {}, malformed=True)
-    published = dict(zip(header, fields, strict=True))
-    return Row(published.pop("video"), published.pop("caption", ""), published)
-
-
 def _parquet(corpus: str) -> Iterator[Row]:
-    path = storage.local(corpus)
     try:
-        source = pa.BufferReader(storage.read(corpus)) if path is None else path
-        with pq.ParquetFile(source) as file:
-            _check_columns(corpus, file.schema_arrow.names)
+        with storage.open_binary(corpus) as source, pq.ParquetFile(source) as file:
+            check_columns(corpus, file.schema_arrow.names)
+            line = 0
             for batch in file.iter_batches(batch_size=10_000):
                 for record in batch.to_pylist():
-                    yield _record(record)
+                    line += 1
+                    yield from_record(record, line)
     except FileNotFoundError as error:
         raise InputError(f"{corpus}: no such corpus") from error
     except (pa.ArrowException, OSError) as error:
@@ -114,28 +76,20 @@ def _parquet(corpus: str) -> Iterator[Row]:
 def _jsonl(corpus: str) -> Iterator[Row]:
     """One object a line; a line that is none is a malformed row."""
     seen: set[str] = set()
-    with _text(corpus) as file:
-        for line in file:
-            if not line.strip():
+    with open_text(corpus) as file:
+        for line, text in enumerate(file, 1):
+            if not text.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(text)
             except ValueError:
                 record = None
             if not isinstance(record, dict):
-                yield Row(line.strip(), "", {}, malformed=True)
+                yield unreadable(text.strip(), line, "no JSON object")
                 continue
             seen |= record.keys()
-            yield _record(record)
-    _check_columns(corpus, ["video"] if "video" in seen else sorted(seen))
-
-
-def _record(record: dict[str, Any]) -> Row:
-    video, caption = record.pop("video", None), record.pop("caption", None)
-    malformed = not isinstance(video, str) or not isinstance(caption, str | None)
-    if malformed:
-        return Row("" if video is None else str(video), "", {}, malformed=True)
-    return Row(video, caption or "", record)
+            yield from_record(record, line)
+    check_columns(corpus, ["video"] if "video" in seen else sorted(seen))
 
 
 def _folder(corpus: str) -> Iterator[Row]:
@@ -147,46 +101,23 @@ def _folder(corpus: str) -> Iterator[Row]:
         advice = f"name the file {listed[0]}" if listed else f"wanted a corpus, found {len(there)}"
         raise InputError(f"{corpus}: no videos in this folder; {advice}")
     beside = frozenset(there)
-    for video in videos:
-        yield _captioned(corpus, video, beside)
+    for number, video in enumerate(videos, 1):
+        yield _captioned(corpus, video, beside, number)
 
 
-def _captioned(corpus: str, video: str, beside: frozenset[str]) -> Row:
+def _captioned(corpus: str, video: str, beside: frozenset[str], number: int) -> Row:
     """A video of a folder with what its caption file says."""
     stem = str(PurePosixPath(video).with_suffix(""))
     if f"{stem}.txt" in beside:
         text = storage.read(storage.join(corpus, f"{stem}.txt"))
-        return Row(video, text.decode("utf-8-sig", "replace"), {})
+        return Row(video, text.decode("utf-8-sig", "replace"), {}, number)
     if f"{stem}.json" not in beside:
-        return Row(video, "", {})
+        return Row(video, "", {}, number)
     try:
         record = json.loads(storage.read(storage.join(corpus, f"{stem}.json")))
     except ValueError:
         record = None
     if not isinstance(record, dict):
         _log.warning("%s: %s.json holds no JSON object, so no caption", corpus, stem)
-        return Row(video, "", {})
-    return _record({**record, "video": video})
-
-
-@contextmanager
-def _text(corpus: str) -> Iterator[TextIO]:
-    """The lines of a corpus: UTF-8, with or without a mark; a broken byte becomes U+FFFD."""
-    path = storage.local(corpus)
-    try:
-        raw = io.BytesIO(storage.read(corpus)) if path is None else path.open("rb")
-    except FileNotFoundError as error:
-        raise InputError(f"{corpus}: no such corpus") from error
-    except OSError as error:
-        raise InputError(f"{corpus}: cannot be read: {error}") from error
-    with io.TextIOWrapper(raw, "utf-8-sig", "replace", newline="") as text:
-        yield text
-
-
-def _check_columns(corpus: str, names: Sequence[str]) -> None:
-    if "video" not in names:
-        found = ", ".join(names) or "none"
-        raise InputError(f"{corpus}: no column `video`; found the columns: {found}")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{corpus}: column {twice[0]!r} stands there twice")
+        return Row(video, "", {}, number)
+    return from_record({**record, "video": video}, number)

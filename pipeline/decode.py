@@ -76,7 +76,8 @@ def _length(reader: decord.VideoReader, header: Header, requests: Sequence[Frame
     length = len(reader)
     expected = header.num_frames
     if not header.num_frames_exact:
-        end = float(reader.get_frame_timestamp(length - 1)[1])
+        start = float(reader.get_frame_timestamp(0)[0])
+        end = float(reader.get_frame_timestamp(length - 1)[1]) - start
         expected = round(length * max(1.0, header.seconds / end)) if end > 0 else length
     if length < WHOLE * expected:
         wanted = [n for request in requests for n in request.numbers(expected, header.fps)[-1:]]

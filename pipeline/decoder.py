@@ -10,24 +10,15 @@ import mmap
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 import numpy as np
 
-from pipeline.clip import Failed
+from pipeline.clip import Failed, Location
 from pipeline.frames import FrameRequest, Frames
 from pipeline.lifeline import Child, rss_bytes, spawn
-
-
-@dataclass(slots=True)
-class _Order:
-    key: str
-    path: str
-    requests: tuple[FrameRequest, ...]
-    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +29,7 @@ class _Lost:
 
 
 class Decoder:
-    """Decodes ahead, in order, in one child; a clip that kills two of them or is late has failed.
+    """Decodes clip after clip in one child; a clip that kills two of them or is late has failed.
 
     deadline_s: for one clip; memory_bytes: of the child.
     """
@@ -46,105 +37,73 @@ class Decoder:
     def __init__(self, deadline_s: float, memory_bytes: int) -> None:
         self._deadline_s = deadline_s
         self._memory_bytes = memory_bytes
-        self._orders: deque[_Order] = deque()
         self._child: Child | None = None
         self._socket: socket.socket | None = None
-        self._since = 0.0
         self._served = 0
-
-    def __len__(self) -> int:
-        """How many orders are open."""
-        return len(self._orders)
 
     def start(self) -> None:
-        """Has a child ready before the first order."""
+        """Has a child ready before the first clip."""
         if self._child is None:
-            self._start()
+            ours, theirs = socket.socketpair()
+            self._socket = ours
+            self._child = spawn("pipeline.decoder_main", [theirs.fileno()])
+            theirs.close()
+            self._served = 0
 
-    def order(self, key: str, path: str, requests: Sequence[FrameRequest]) -> None:
-        """Asks for the frames of one clip."""
-        order = _Order(key, path, tuple(requests))
-        self.start()
-        self._orders.append(order)
-        self._send(order)
-        if len(self._orders) == 1:
-            self._since = time.monotonic()
-
-    def next(self) -> tuple[str, list[Frames] | Failed]:
-        """Waits for the oldest open order: its key, and its frames (one per request) or why not."""
-        order = self._orders[0]
+    def decode(self, path: Location, requests: Sequence[FrameRequest]) -> list[Frames] | Failed:
+        """The frames of one clip, one per request, or why not."""
+        deaths = 0
         while True:
-            answer = self._await()
+            self.start()
+            answer = self._ask(path, tuple(requests))
             if not isinstance(answer, _Lost):
                 self._served += 1
-                self._finish()
-                return order.key, answer
+                return answer
             # A crash counts in a fresh child only: the machine may have killed a seasoned one.
-            order.attempts += self._served == 0 or answer.failed.code != "crash"
-            self._stop()
-            if order.attempts >= 2:
-                self._finish()
-                if self._orders:
-                    self._start()
-                return order.key, answer.failed
-            self._start()
+            deaths += self._served == 0 or answer.failed.code != "crash"
+            self.close()
+            if deaths >= 2:
+                return answer.failed
 
     def close(self) -> None:
-        """Kills the child and forgets the open orders."""
-        self._orders.clear()
-        self._stop()
-
-    def _await(self) -> list[Frames] | Failed | _Lost:
-        """The child's answer, or why the child has to go."""
-        assert self._socket is not None
-        assert self._child is not None
-        with Connection(os.dup(self._socket.fileno())) as connection:
-            while not connection.poll(0.1):
-                if time.monotonic() - self._since > self._deadline_s:
-                    return _Lost(Failed("timeout", f"not decoded within {self._deadline_s:g} s"))
-                if rss_bytes(self._child.pid) > self._memory_bytes:
-                    gib = self._memory_bytes / 2**30
-                    return _Lost(Failed("memory", f"decoding took more than {gib:.1f} GiB"))
-            try:
-                answer = connection.recv()
-            except (EOFError, ConnectionResetError):
-                return _Lost(Failed("crash", "decoding killed the decoder"))
-        if isinstance(answer, Failed):
-            return answer
-        _, fds, _, _ = socket.recv_fds(self._socket, 1, 1)
-        if not fds:
-            return _Lost(Failed("crash", "the decoder died while it handed its frames over"))
-        return _unpack(answer, fds[0])
-
-    def _finish(self) -> None:
-        self._orders.popleft()
-        self._since = time.monotonic()
-
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._socket = ours
-        self._child = spawn("pipeline.decoder_main", [theirs.fileno()])
-        theirs.close()
-        self._since = time.monotonic()
-        self._served = 0
-        for order in self._orders:
-            self._send(order)
-
-    def _send(self, order: _Order) -> None:
-        assert self._socket is not None
-        with Connection(os.dup(self._socket.fileno())) as connection:
-            try:
-                connection.send((order.path, order.requests, self._memory_bytes))
-            except (BrokenPipeError, ConnectionResetError):
-                return  # the child is gone: `next` finds out, and orders again from a new one
-
-    def _stop(self) -> None:
+        """Kills the child."""
         if self._child is not None:
             self._child.kill()
             self._child = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def _ask(
+        self, path: Location, requests: tuple[FrameRequest, ...]
+    ) -> list[Frames] | Failed | _Lost:
+        """The child's answer, or why the child has to go."""
+        assert self._socket is not None
+        with Connection(os.dup(self._socket.fileno())) as connection:
+            try:
+                connection.send((path, requests, self._memory_bytes))
+                late = self._await(connection)
+                answer = late or connection.recv()
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                return _Lost(Failed("crash", "decoding killed the decoder"))
+        if isinstance(answer, Failed | _Lost):
+            return answer
+        _, fds, _, _ = socket.recv_fds(self._socket, 1, 1)
+        if not fds:
+            return _Lost(Failed("crash", "the decoder died while it handed its frames over"))
+        return _unpack(answer, fds[0])
+
+    def _await(self, connection: Connection) -> _Lost | None:
+        """Returns when there is an answer, or with what the child did too much of."""
+        assert self._child is not None
+        until = time.monotonic() + self._deadline_s
+        while not connection.poll(0.1):
+            if time.monotonic() > until:
+                return _Lost(Failed("timeout", f"not decoded within {self._deadline_s:g} s"))
+            if rss_bytes(self._child.pid) > self._memory_bytes:
+                gib = self._memory_bytes / 2**30
+                return _Lost(Failed("memory", f"decoding took more than {gib:.1f} GiB"))
+        return None
 
 
 def _unpack(metas: Sequence[tuple[Frames, tuple[int, ...]]], fd: int) -> list[Frames]:

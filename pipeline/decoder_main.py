@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from pipeline.clip import Failed
+from pipeline.clip import Failed, Location
+from pipeline.clip_file import local_file
 from pipeline.decode import DecodeError, read_frames
 from pipeline.frames import FrameRequest, Frames
 from pipeline.lifeline import die_with_parent
@@ -47,10 +48,11 @@ def main() -> None:
 
 
 def _answer(
-    connection: Connection, channel: socket.socket, path: str, requests: Sequence[FrameRequest]
+    connection: Connection, channel: socket.socket, path: Location, requests: Sequence[FrameRequest]
 ) -> None:
     try:
-        metas, memory = _pack(read_frames(path, requests))
+        with local_file(path) as file:
+            metas, memory = _pack(read_frames(file, requests))
     except DecodeError as error:
         connection.send(Failed(error.code, error.message))
     except MemoryError:

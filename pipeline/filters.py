@@ -14,7 +14,13 @@ import pyarrow as pa
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.stage import Stage
+    from pipeline.stage import Source
+
+
+MANIFEST_STAGE = "manifest"
+"""The `stage` of what is known of a row before any stage sees it; its columns are what the corpus
+publishes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,18 @@ class Filter:
         high = math.inf if self.max is None else self.max
         return present & (numbers >= low) & (numbers <= high)
 
+    def lets_pass(self, values: pa.Array) -> np.ndarray:
+        """(N,) bool: the same, and what is absent where that passes."""
+        passed = self.accepts_each(pa.chunked_array([values]))
+        return passed | ~np.asarray(values.is_valid()) if self.absent == "pass" else passed
+
+    def broken_each(self, values: pa.Array) -> np.ndarray:
+        """(N,) which bound values break that are not accepted: 0 absent, 1 the upper, 2 another."""
+        above = np.zeros(len(values), bool)
+        if self.max is not None:
+            above = values.cast(pa.float64()).to_numpy(zero_copy_only=False) > self.max
+        return np.where(np.asarray(values.is_valid()), np.where(above, 1, 2), 0)
+
     def threshold(self, value: Any = None) -> str:
         """The bound that this value breaks, e.g. `>= 0.015` or `one of human, animal`.
 
@@ -75,6 +93,13 @@ class Filter:
         if low and (value is None or self.max is None or not value > self.max):
             return f"{low} and {high}" if value is None and high else low
         return high or "present"
+
+    def short(self, value: Any) -> str:
+        """Four significant digits, or all of them where four would seem to pass."""
+        if not isinstance(value, float):
+            return _plain(value)
+        short = f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+        return repr(value) if self.accepts(float(short)) else short
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +150,10 @@ def rejection(measure: str, limit: Filter, value: Any) -> Rejection:
     if value is None:
         failed = limit.absent == "fail"
         return Rejection(measure, "absent", limit.threshold(), failed, "absent")
-    return Rejection(measure, _short(value, limit), limit.threshold(value))
+    return Rejection(measure, limit.short(value), limit.threshold(value))
 
 
-def defaults(stages: Sequence[Stage]) -> Filters:
+def defaults(stages: Sequence[Source]) -> Filters:
     """The filters that the stages themselves propose."""
     return {stage.name: stage.filters for stage in stages}
 
@@ -148,9 +173,16 @@ def merge(base: Filters, changes: Changes) -> Filters:
     return merged
 
 
-def check_known(filters: Filters | Changes, stages: Sequence[Stage]) -> None:
-    """InputError, with the nearest known word, for a stage, column or bound that cannot be."""
+def check_known(
+    filters: Filters | Changes, stages: Sequence[Source], published: pa.Schema | None = None
+) -> None:
+    """InputError, with the nearest known word, for a stage, column or bound that cannot be.
+
+    published: the columns of the corpus, which `[filters.manifest]` asks for.
+    """
     schemas = {stage.name: stage.columns for stage in stages}
+    if published is not None:
+        schemas[MANIFEST_STAGE] = published
     for stage, columns in filters.items():
         if stage not in schemas:
             raise InputError(f"filters.{stage}: no such stage; {_nearest(stage, schemas)}")
@@ -180,14 +212,6 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     choices = list(known)
     near = difflib.get_close_matches(word, choices, n=1)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(choices)
-
-
-def _short(value: Any, limit: Filter) -> str:
-    """Four significant digits, or all of them where four would seem to pass."""
-    if not isinstance(value, float):
-        return _plain(value)
-    short = f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
-    return repr(value) if limit.accepts(float(short)) else short
 
 
 def _plain(value: Any) -> str:

@@ -18,11 +18,13 @@ class Every:
 class Spaced:
     """Frames `seconds` apart from the first on, and the last one.
 
-    then_s: with each of them also the frame that follows so much later; 0: none.
+    then_s: with each of them also the frame that follows so much later; 0: none. middle: also frame
+    (n - 1) // 2 of n; where the header is wrong about n, it may not be among what comes.
     """
 
     seconds: float
     then_s: float = 0.0
+    middle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,23 @@ class FrameRequest:
         """The request itself and those that hang on it."""
         return [self, *(self.also.each() if self.also else [])]
 
+    def is_opening(self) -> bool:
+        """Whether it wants nothing but the first picture."""
+        firsts = (Indices((0,)), Times((0.0,)))
+        return all(request.pick in firsts for request in self.each())
+
     def numbers(self, num_frames: int, fps: float) -> list[int]:
         """The frame numbers in rising order, each once."""
         match self.pick:
             case Every():
                 return list(range(num_frames))
-            case Spaced(seconds, then_s):
+            case Spaced(seconds, then_s, middle):
                 count = math.floor((num_frames - 1) / (seconds * fps) + 1e-9)
                 picked = {round(i * seconds * fps) for i in range(count + 1)} | {num_frames - 1}
                 if then_s:
                     picked |= {n + max(1, round(then_s * fps)) for n in picked}
+                if middle:
+                    picked.add((num_frames - 1) // 2)
             case Times(seconds):
                 picked = {round(s * fps) for s in seconds}
             case Indices(numbers):
@@ -95,6 +104,10 @@ class Frames:
     width: int
     height: int
     also: Frames | None = None
+
+    def size_bytes(self) -> int:
+        """What the pixels take."""
+        return self.images.nbytes + (self.also.size_bytes() if self.also else 0)
 
     def seconds(self) -> np.ndarray:
         """(N,) time of each frame from the first one of the clip, at the mean rate."""

@@ -18,7 +18,7 @@ from typing import IO, NoReturn
 from pipeline.clip import Failed, Measurement
 from pipeline.errors import InputError
 from pipeline.lifeline import Child, rss_bytes, spawn
-from pipeline.work import Result, Task, Unit, Work
+from pipeline.work import WAITING, Result, Task, Unit, Work
 
 SICK_AFTER = 3
 """Crashes on different clips in a row that retire a worker."""
@@ -43,10 +43,14 @@ class _Attempt:
 
 
 class Host:
-    """One child process with the models of a pass; restarted whenever it dies."""
+    """One child process with the models of a pass; restarted whenever it dies.
 
-    def __init__(self, work: Work) -> None:
+    decoders: children of the child.
+    """
+
+    def __init__(self, work: Work, decoders: int = 1) -> None:
         self._work = work
+        self._decoders = decoders
         self._child: Child | None = None
         self._connection: Connection | None = None
         self._log: IO[bytes] | None = None
@@ -167,9 +171,12 @@ class Host:
         match message:
             case ("open", stage, ids):
                 attempt.stage, attempt.at_stake = stage, ids
-            case ("measured", stage, outcomes):
+            case ("decoded", seconds):
+                result.spent[WAITING] += seconds
+            case ("measured", stage, outcomes, seconds):
                 self._closed_batches += 1
                 attempt.at_stake, attempt.fresh = [], False
+                result.spent[stage] += seconds
                 for clip_id, outcome in outcomes:
                     result.add(clip_id, stage, outcome)
                     if isinstance(outcome, Measurement):
@@ -191,7 +198,7 @@ class Host:
         self._connection = Connection(ours.detach())
         self._closed_batches = 0
         try:
-            self._connection.send(self._work)
+            self._connection.send((self._work, self._decoders))
         except (BrokenPipeError, ConnectionResetError):
             self._lost(attempt, "crash")
             return False

@@ -1,23 +1,24 @@
 """The child process that owns the models: loads them once, then measures unit after unit.
 
 Before each call of a stage it announces which clips are at stake, so that whoever watches knows on
-whom it died. Decoding runs ahead in a child of its own.
+whom it died. Decoding runs ahead in children of its own.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, takewhile
+from itertools import zip_longest
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
 import pyarrow as pa
 
 from pipeline.clip import Failed, Measurement, Outcome
-from pipeline.decoder import Decoder
+from pipeline.decoders import Decoders
 from pipeline.errors import InputError
 from pipeline.filters import first_rejection
 from pipeline.frames import Frames, joined
@@ -25,97 +26,117 @@ from pipeline.lifeline import die_with_parent
 from pipeline.stage import Stage
 from pipeline.work import Fate, Task, Work
 
-AHEAD = 2
-"""Clips decoded or being decoded beyond those that are measured now."""
-
 Say = Callable[[tuple], None]
 
 
 class Measuring:
     """Runs units through the stages of a pass. say: sends one message to the watcher."""
 
-    def __init__(self, work: Work, say: Say) -> None:
+    def __init__(self, work: Work, decoders: int, say: Say) -> None:
         self._work = work
         self._say = say
+        self._steps = _steps(work)
         limits = work.limits
-        self._decoder = Decoder(limits.decode_s, int(limits.memory_gib * 2**30))
-        leading = list(takewhile(lambda stage: stage.frames is None, work.stages))
-        self._leading, self._rest = leading, list(work.stages[len(leading) :])
-        if any(stage.frames is not None for stage in self._rest):
-            self._decoder.start()
+        self._batch_bytes = int(limits.frames_gib * 2**30)
+        looking = [stage for stage in work.stages if stage.frames is not None]
+        self._decoders = Decoders(
+            decoders,
+            _batch_size(looking) + decoders,  # a whole batch waits when one is measured
+            self._batch_bytes,
+            limits.decode_s,
+            int(limits.memory_gib * 2**30),
+        )
+        if looking:
+            self._decoders.start()
 
     def run(self, tasks: Sequence[Task]) -> None:
-        """Stages without frames first, for all clips; then the others, decoding ahead."""
-        alive: list[Task] = []
-        for batch in _batches(tasks, _batch_size(self._leading)):
-            runs = [_Run(task, [None] * len(self._leading)) for task in batch]
-            self._take(self._leading, runs)
-            alive += [run.task for run in runs if run.fate is None]
-            self._settle([run for run in runs if run.fate or not self._rest])
-        for runs in _batches(self._decoded(alive), _batch_size(self._rest)):
-            self._take(self._rest, runs)
-            self._settle(runs)
+        """Step after step; a clip that passes one is decoded for the next at once."""
+        alive = list(tasks)
+        for task in alive:
+            self._order(self._steps[0], task)
+        for stages, following in zip_longest(self._steps, self._steps[1:]):
+            passed: list[Task] = []
+            for runs in self._batches(stages, self._decoded(stages, alive)):
+                self._take(stages, runs)
+                for run in runs:
+                    if run.fate is None and following:
+                        passed.append(run.task)
+                        self._order(following, run.task)
+                self._settle([run for run in runs if run.fate or not following])
+                runs.clear()  # their frames go before the next ones are waited for
+            alive = passed
 
     def _settle(self, runs: Sequence[_Run]) -> None:
         self._say(("settled", {run.task.clip.clip_id: run.fate or "kept" for run in runs}))
 
     def _take(self, stages: Sequence[Stage], runs: Sequence[_Run]) -> None:
-        """Each stage in turn, on the clips that still need it."""
+        """Each stage in turn, on the clips that still need it, as many at once as it says."""
         for position, stage in enumerate(stages):
             for run in runs:
                 run.skip_if_known(stage, self._work)
-            batch = [run for run in runs if run.fate is None and not run.knows(stage)]
-            if not batch:
-                continue
-            ids = [run.task.clip.clip_id for run in batch]
-            self._say(("open", stage.name, ids))
-            outcomes = stage.measure(
-                [run.task.clip for run in batch],
-                [run.frames[position] for run in batch],
-                [run.task.facts for run in batch],
-            )
-            outcomes = [_as_recorded(stage, outcome) for outcome in outcomes]
-            if len(outcomes) != len(batch):
-                raise RuntimeError(
-                    f"stage {stage.name} gave {len(outcomes)} outcomes for {len(batch)} clips"
-                )
-            self._say(("measured", stage.name, list(zip(ids, outcomes, strict=True))))
-            for run, outcome in zip(batch, outcomes, strict=True):
-                run.learn(stage, outcome, self._work)
+            needing = [run for run in runs if run.fate is None and not run.knows(stage)]
+            for batch in _chunks(needing, stage.resources.batch):
+                self._measure(position, stage, batch)
 
-    def _decoded(self, tasks: Sequence[Task]) -> Iterator[_Run]:
+    def _measure(self, position: int, stage: Stage, batch: Sequence[_Run]) -> None:
+        ids = [run.task.clip.clip_id for run in batch]
+        self._say(("open", stage.name, ids))
+        started = time.monotonic()
+        outcomes = stage.measure(
+            [run.task.clip for run in batch],
+            [run.frames[position] for run in batch],
+            [run.task.facts for run in batch],
+        )
+        seconds = time.monotonic() - started
+        outcomes = [_as_recorded(stage, outcome) for outcome in outcomes]
+        if len(outcomes) != len(batch):
+            raise RuntimeError(
+                f"stage {stage.name} gave {len(outcomes)} outcomes for {len(batch)} clips"
+            )
+        self._say(("measured", stage.name, list(zip(ids, outcomes, strict=True)), seconds))
+        for run, outcome in zip(batch, outcomes, strict=True):
+            run.learn(stage, outcome, self._work)
+
+    def _order(self, stages: Sequence[Stage], task: Task) -> None:
+        wanted = [stage.frames for stage in stages if _wants(stage, task)]
+        requests = [each for request in wanted if request for each in request.each()]
+        if requests:
+            self._decoders.order(task.clip.path, requests)
+
+    def _decoded(self, stages: Sequence[Stage], tasks: Iterable[Task]) -> Iterator[_Run]:
         """The clips with their frames, in order; a clip that cannot be decoded has failed."""
-        wanted = {task.clip.clip_id: self._wanted(task) for task in tasks}
-        todo = iter(tasks)
-        ordered: list[Task] = []
-        while True:
-            for task in islice(todo, AHEAD + 1 - len(ordered)):
-                ordered.append(task)
-                stages = wanted[task.clip.clip_id]
-                if stages:
-                    requests = [r for stage in stages if stage.frames for r in stage.frames.each()]
-                    self._decoder.order(task.clip.clip_id, task.clip.path, requests)
-            if not ordered:
-                return
-            task = ordered.pop(0)
-            stages = wanted[task.clip.clip_id]
-            frames: list[Frames] | Failed = self._decoder.next()[1] if stages else []
+        for task in tasks:
+            wanting = [stage for stage in stages if _wants(stage, task)]
+            frames: list[Frames] | Failed = self._next() if wanting else []
             if isinstance(frames, Failed):
                 clip_id = task.clip.clip_id
-                self._say(("measured", stages[0].name, [(clip_id, frames)]))
+                self._say(("measured", wanting[0].name, [(clip_id, frames)], 0.0))
                 self._say(("settled", {clip_id: "failed"}))
                 continue
             served = iter(frames)
             yield _Run(
                 task,
-                [
-                    joined(s.frames, served) if s.frames and s in stages else None
-                    for s in self._rest
-                ],
+                [joined(s.frames, served) if s.frames and s in wanting else None for s in stages],
             )
 
-    def _wanted(self, task: Task) -> list[Stage]:
-        return [s for s in self._rest if s.frames is not None and s.name not in task.facts]
+    def _next(self) -> list[Frames] | Failed:
+        started = time.monotonic()
+        frames = self._decoders.next()
+        self._say(("decoded", time.monotonic() - started))  # also tells that we are alive
+        return frames
+
+    def _batches(self, stages: Sequence[Stage], runs: Iterable[_Run]) -> Iterator[list[_Run]]:
+        """As many clips as the stage with the largest batch takes, or as memory bears."""
+        batch: list[_Run] = []
+        size, held = _batch_size(stages), 0
+        for run in runs:
+            batch.append(run)
+            held += run.size_bytes()
+            if len(batch) == size or held >= self._batch_bytes:
+                yield batch
+                batch, held = [], 0
+        if batch:
+            yield batch
 
 
 class _Run:
@@ -128,6 +149,10 @@ class _Run:
 
     def knows(self, stage: Stage) -> bool:
         return stage.name in self.task.facts
+
+    def size_bytes(self) -> int:
+        """What its pixels take."""
+        return sum(frames.size_bytes() for frames in self.frames if frames)
 
     def skip_if_known(self, stage: Stage, work: Work) -> None:
         """A measurement of an earlier run counts as if it were taken now."""
@@ -160,6 +185,29 @@ def _as_recorded(stage: Stage, outcome: Outcome) -> Outcome:
     return Measurement(table.to_pylist()[0])
 
 
+def _steps(work: Work) -> list[list[Stage]]:
+    """Stages whose frames are read together (docs/decisions/010).
+
+    First those that want none, then those that want the first picture alone, where that saves
+    rejected clips the others; a stage never comes before one that it stands after.
+    """
+    steps: list[list[Stage]] = []
+    deepest = -1
+    for stage in work.stages:
+        depth = 0 if stage.frames is None else 2
+        if stage.frames is not None and stage.frames.is_opening() and not work.measure_all:
+            depth = 1
+        if depth > deepest:
+            steps.append([])
+            deepest = depth
+        steps[-1].append(stage)
+    return steps
+
+
+def _wants(stage: Stage, task: Task) -> bool:
+    return stage.frames is not None and stage.name not in task.facts
+
+
 def _batch_size(stages: Sequence[Stage]) -> int:
     return max((stage.resources.batch for stage in stages), default=32)
 
@@ -167,10 +215,9 @@ def _batch_size(stages: Sequence[Stage]) -> int:
 _Item = TypeVar("_Item")
 
 
-def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def _chunks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def main() -> None:
@@ -180,8 +227,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(fd)
     try:
-        work: Work = connection.recv()
-        measuring = Measuring(work, connection.send)
+        work, decoders = connection.recv()
+        measuring = Measuring(work, decoders, connection.send)
         for stage in work.stages:
             stage.setup()
         connection.send(("ready",))

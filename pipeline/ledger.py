@@ -10,7 +10,8 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -18,12 +19,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import ids, storage
 from pipeline.clip import Failed, Outcome
 from pipeline.errors import InputError
-from pipeline.stage import Stage, fingerprints
+from pipeline.stage import Source, fingerprints
 
 _log = logging.getLogger(__name__)
+
+_READERS = 8
+"""Parts read at once: an object store answers slowly, and to many at a time."""
+
+_View = tuple[str, tuple[str, ...]]
+"""A stage and what is read of its parts."""
 
 _OUTCOME = (("clip_id", pa.string()), ("code", pa.string()), ("message", pa.string()))
 
@@ -34,40 +41,85 @@ class Ledger:
     url: `facts/<manifest id>`; stages: in their fixed order. Safe to use from several threads.
     """
 
-    def __init__(self, url: str, stages: Sequence[Stage]) -> None:
+    def __init__(self, url: str, stages: Sequence[Source]) -> None:
         prints = fingerprints(stages)
         self._schemas = {stage.name: _schema(stage) for stage in stages}
         self._folders = {name: storage.join(url, name, print_) for name, print_ in prints.items()}
         self._made_of = {stage.name: _made_of(stage) for stage in stages}
-        self._parts: dict[str, dict[str, pa.Table | None]] = {name: {} for name in prints}
-        self._views: dict[str, pa.Table] = {}
+        self._parts: dict[_View, dict[str, pa.Table | None]] = {}
+        self._views: dict[_View, pa.Table] = {}
         self._lock = threading.Lock()
+
+    def is_like(self, other: Ledger) -> bool:
+        """Whether the other one holds the same facts."""
+        return self._folders == other._folders
 
     def folder(self, stage: str) -> str:
         """The url below which the parts of a stage (and its lease) lie."""
         return self._folders[stage]
 
-    def facts(self, stage: str) -> pa.Table:
+    def facts(self, stage: str, columns: Collection[str] | None = None) -> pa.Table:
         """One row per known clip: clip_id, code and message (null when measured), the columns.
 
-        Parts that were read before are not read again. InputError names a part whose columns are
-        others than the stage's; a torn part is set aside with a warning.
+        columns: clip_id, code and these alone, in the stage's order; masks and embeddings are a
+        thousand times what a verdict needs. Parts that were read before are not read again.
+        InputError names a part whose columns are others than the stage's; a torn part is set aside
+        with a warning.
         """
+        view = (stage, self._names(stage, columns))
         with self._lock:
-            folder = self._folders[stage]
-            urls = [storage.join(folder, name) for name in storage.names(folder) if _is_part(name)]
-            known = self._parts[stage]
-            if stage in self._views and known.keys() == set(urls):
-                return self._views[stage]
-            parts = {url: known[url] if url in known else self._read(stage, url) for url in urls}
-            whole = [part for part in parts.values() if part is not None]
-            view = _first_of_each(pa.concat_tables([self._schemas[stage].empty_table(), *whole]))
-            self._parts[stage], self._views[stage] = parts, view
-            return view
+            urls = self._urls(stage)
+            known = self._parts.get(view, {})
+            if view in self._views and known.keys() == set(urls):
+                return self._views[view]
+            new = [url for url in urls if url not in known]
+            with ThreadPoolExecutor(_READERS) as readers:
+                read = dict(zip(new, readers.map(lambda u: self._read(*view, u), new), strict=True))
+            parts = {url: known[url] if url in known else read[url] for url in urls}
+            table = _first_of_each(self._concat(view, parts.values()))
+            self._parts[view], self._views[view] = parts, table
+            return table
+
+    def facts_of(self, stage: str, clips: pa.ChunkedArray) -> pa.Table:
+        """All columns, of these clips alone: read part by part, so that no more is ever held."""
+        wanted = ids.Index(ids.words(clips))
+        view = (stage, self._names(stage, None))
+        parts = [
+            part.take(pa.array(np.sort(wanted.match(ids.words(part["clip_id"]))[0])))
+            for part in self.parts(stage)
+        ]
+        return _first_of_each(self._concat(view, parts))
+
+    def parts(self, stage: str, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
+        """The same part by part, for what is too large to be held: of each its own first rows."""
+        names = self._names(stage, columns)
+        for url in self._urls(stage):
+            part = self._read(stage, names, url)
+            if part is not None:
+                yield _first_of_each(part)
+
+    def _names(self, stage: str, columns: Collection[str] | None) -> tuple[str, ...]:
+        """What to read of a part."""
+        schema = self._schemas[stage]
+        if columns is None:
+            return tuple(schema.names)
+        unknown = set(columns) - set(schema.names)
+        if unknown:
+            raise KeyError(f"stage {stage} has no columns {sorted(unknown)}")
+        return tuple(name for name in schema.names if name in {"clip_id", "code", *columns})
+
+    def _urls(self, stage: str) -> list[str]:
+        folder = self._folders[stage]
+        return [storage.join(folder, name) for name in storage.names(folder) if _is_part(name)]
+
+    def _concat(self, view: _View, parts: Iterable[pa.Table | None]) -> pa.Table:
+        stage, names = view
+        empty = self._schemas[stage].empty_table().select(names)
+        return pa.concat_tables([empty, *(part for part in parts if part is not None)])
 
     def measured(self, stage: str) -> set[str]:
         """The clips that have an outcome, failures included."""
-        return set(self.facts(stage).column("clip_id").to_pylist())
+        return set(self.facts(stage, ()).column("clip_id").to_pylist())
 
     def append(self, outcomes: Mapping[str, Sequence[tuple[str, Outcome]]]) -> None:
         """Writes one new part per stage that has outcomes: (clip id, outcome) each.
@@ -86,28 +138,31 @@ class Ledger:
                     storage.join(self._folders[stage], name), sink.getvalue().to_pybytes()
                 )
 
-    def _read(self, stage: str, url: str) -> pa.Table | None:
+    def _read(self, stage: str, names: Sequence[str], url: str) -> pa.Table | None:
         """One part; None when it is torn: then it is named in a warning and put out of the way."""
-        held = storage.read(url)
+        path = storage.local(url)
+        source = pa.BufferReader(storage.read(url)) if path is None else path
         try:
-            table = pq.read_table(pa.BufferReader(held)).replace_schema_metadata()
+            with pq.ParquetFile(source) as file:
+                found = file.schema_arrow.remove_metadata()
+                wanted = self._schemas[stage]
+                if not found.equals(wanted):
+                    raise InputError(
+                        f"{url}: {_difference(found, wanted)}; raise the version of stage "
+                        f"{stage}, or move this part away"
+                    )
+                table = file.read(columns=list(names), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             _set_aside(url, str(error))
             return None
-        wanted = self._schemas[stage]
-        if not table.schema.equals(wanted):
-            raise InputError(
-                f"{url}: {_difference(table.schema, wanted)}; raise the version of stage "
-                f"{stage}, or move this part away"
-            )
-        return table
+        return table.replace_schema_metadata().select(names)
 
 
 def _is_part(name: str) -> bool:
     return name.startswith("part-") and name.endswith(".parquet")
 
 
-def _schema(stage: Stage) -> pa.Schema:
+def _schema(stage: Source) -> pa.Schema:
     """The columns of a part."""
     taken = {name for name, _ in _OUTCOME} & set(stage.columns.names)
     if taken:
@@ -115,7 +170,7 @@ def _schema(stage: Stage) -> pa.Schema:
     return pa.schema([*(pa.field(*column) for column in _OUTCOME), *stage.columns])
 
 
-def _made_of(stage: Stage) -> dict[str, str]:
+def _made_of(stage: Source) -> dict[str, str]:
     """What a part says of the numbers in it, for a person who finds it."""
     settings = json.dumps(stage.settings(), sort_keys=True, default=str)
     return {"stage": stage.name, "version": str(stage.version), "settings": settings}
@@ -146,10 +201,8 @@ def _table(stage: str, schema: pa.Schema, rows: Sequence[tuple[str, Outcome]]) -
 
 def _first_of_each(table: pa.Table) -> pa.Table:
     """The first row of every clip, in order."""
-    codes = table.column("clip_id").combine_chunks().dictionary_encode().indices.to_numpy()
-    # Codes are given in order of appearance: a new clip is one above all before it.
-    first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))
-    return table if len(first) == table.num_rows else table.take(first)
+    first = ids.firsts(ids.words(table.column("clip_id")))
+    return table if first is None else table.take(first)
 
 
 def _difference(found: pa.Schema, wanted: pa.Schema) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.host import Host
 from pipeline.units import Finished, Lost
-from pipeline.work import Unit, Work
+from pipeline.work import Unit, Work, WorkerKind
 
 _NAME = "here"
 
@@ -15,10 +15,14 @@ _NAME = "here"
 class LocalFleet:
     """One worker: the host is driven from this thread, so `wait` blocks until its unit is done."""
 
-    def __init__(self, work: Work, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, work: Work, stopping: Callable[[], bool], kind: WorkerKind | None = None
+    ) -> None:
+        """kind: of it, only how many decoders the worker has means something here."""
         self._work = work
+        self._decoders = (kind or WorkerKind()).decoders
         self._stopping = stopping
-        self._host = Host(work)
+        self._host = Host(work, self._decoders)
         self._host.start()
         self._unit: Unit | None = None
 
@@ -44,7 +48,7 @@ class LocalFleet:
 
     def retire(self, worker: str) -> None:
         self._host.close()
-        self._host = Host(self._work)
+        self._host = Host(self._work, self._decoders)
 
     def drain(self) -> None:
         return  # the host is asked by `stopping`

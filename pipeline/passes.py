@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline import ids
 from pipeline.filters import Filters
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
-from pipeline.stage import Stage
+from pipeline.replay import Replay
+from pipeline.stage import Source, Stage
 from pipeline.units import Batch, Fleet, Loop, cut
-from pipeline.verdicts import judge
+from pipeline.verdicts import Verdicts
 from pipeline.work import Limits, Task, Work
 from pipeline.writer import LedgerWriter
 
@@ -32,38 +34,50 @@ class Curation:
     """
 
     manifest: Manifest
-    stages: tuple[Stage, ...]
+    stages: tuple[Source, ...]
     filters: Filters
     ledger: Ledger
     limits: Limits = Limits()
     measure_all: bool = False
 
-    def verdicts(self) -> pa.Table:
-        """One row per manifest row, from what the ledger has now."""
-        facts = {stage.name: self.ledger.facts(stage.name) for stage in self.stages}
-        return judge(self.manifest, self.stages, self.filters, facts)
+    def replay(self, *others: Filters) -> Replay:
+        """What the ledger has now of all that the filters, and these others, ask for."""
+        facts = {
+            stage.name: self.ledger.facts(stage.name, _asked(stage, (self.filters, *others)))
+            for stage in self.stages
+        }
+        return Replay(self.manifest, self.stages, facts)
+
+    def verdicts(self) -> Verdicts:
+        """One per manifest row, from what the ledger has now."""
+        return self.replay().judge(self.filters)
 
     def missing(self, names: Sequence[str]) -> np.ndarray:
         """Manifest rows that a pass of these stages has to do."""
         if self.measure_all:
             return self._unmeasured(names)
-        verdicts = self.verdicts()
-        pending = _strings(verdicts["verdict"]) == "pending"
-        return np.flatnonzero(pending & np.isin(_strings(verdicts["stage"]), list(names)))
+        return np.flatnonzero(self.verdicts().are("pending", names))
 
     def _unmeasured(self, names: Sequence[str]) -> np.ndarray:
         """Rows that lack facts of any of the stages and failed in none of the run's stages."""
-        rows = self.manifest.rows
-        clips = _strings(rows["clip_id"])
+        rows, replay = self.manifest.rows, self.replay()
         usable = ~np.asarray(rows["duplicate"]) & ~np.asarray(rows["problem"].is_valid())
-        wanted = np.zeros(len(clips), dtype=bool)
+        usable &= ~replay.nowhere()
+        wanted = np.zeros(len(rows), dtype=bool)
         for stage in self.stages:
-            facts = self.ledger.facts(stage.name)
-            known, failed = _strings(facts["clip_id"]), np.asarray(facts["code"].is_valid())
-            usable &= ~np.isin(clips, known[failed])
+            at = replay.at(stage.name)
+            # One more, so that -1 (not known) finds a clip that has not failed.
+            failed = np.append(np.asarray(replay.facts[stage.name]["code"].is_valid()), False)
+            usable &= ~failed[at]
             if stage.name in names:
-                wanted |= ~np.isin(clips, known)
+                wanted |= at < 0
         return np.flatnonzero(usable & wanted)
+
+
+def _asked(stage: Source, filters: Sequence[Filters]) -> Collection[str]:
+    """The columns of this stage that the filters in force need."""
+    tables = [table.get(stage.name, {}) for table in filters]
+    return stage.read_for({name for t in tables for name, limit in t.items() if not limit.off})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +90,21 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class PassReport:
-    """done: every clip of the pass has its outcome; todo: how many it had to do."""
+    """done: every clip of the pass has its outcome; todo: how many it had to do.
+
+    spent: seconds of all workers together, see `Result.spent`.
+    """
 
     name: str
     todo: int
     done: bool
     fates: Mapping[str, int]
+    spent: Mapping[str, float]
+
+    def shares(self) -> str:
+        """`waiting for frames 12%, appearance 60%, motion 28%` of the workers' time."""
+        total = sum(self.spent.values())
+        return ", ".join(f"{what} {s / total:.0%}" for what, s in self.spent.items() if total)
 
 
 def run_pass(
@@ -96,10 +119,12 @@ def run_pass(
     """Measures what is missing. Raises StageError, SickClusterError or InputError (a full disk)."""
     rows = curation.missing(stage_names)
     if len(rows) == 0:
-        return PassReport(name, 0, True, {})
-    stages = tuple(stage for stage in curation.stages if stage.name in stage_names)
+        return PassReport(name, 0, True, {}, {})
+    of_pass = [stage for stage in curation.stages if stage.name in stage_names]
+    stages = tuple(stage for stage in of_pass if isinstance(stage, Stage))
     work = Work(stages, curation.filters, curation.measure_all, curation.limits)
     fates: Counter[str] = Counter()
+    spent: Counter[str] = Counter()
     with (
         LedgerWriter(curation.ledger, pace.flush_s) as writer,
         open_fleet(work) as fleet,
@@ -110,46 +135,36 @@ def run_pass(
             writer.add(batch.outcomes)
             counts = Counter(batch.fates.values())
             fates.update(counts)
+            spent.update(batch.spent)
             shown.update(len(batch.fates), **{fate: counts[fate] for fate in counts})
 
         units = cut(_tasks(curation, stages, rows), pace.unit_size)
         done = Loop(fleet, record, stopping).run(units)
-    return PassReport(name, len(rows), done, dict(fates))
+    return PassReport(name, len(rows), done, dict(fates), dict(spent))
 
 
 def _tasks(curation: Curation, stages: Sequence[Stage], rows: np.ndarray) -> Iterator[Task]:
     """The clips with the facts that these stages read or have already, in manifest order."""
     wanted = {need for stage in stages for need in stage.needs} | {s.name for s in stages}
-    known = {name: _Lookup(curation.ledger.facts(name)) for name in wanted}
+    clip_ids = curation.manifest.rows["clip_id"].take(pa.array(rows))
+    known = {name: _measured(curation.ledger.facts_of(name, clip_ids)) for name in wanted}
+    at = {
+        name: ids.positions(ids.words(clip_ids), ids.words(table["clip_id"]))
+        for name, table in known.items()
+    }
     chunk = 1_000
     for start in range(0, len(rows), chunk):
         clips = curation.manifest.clips(rows[start : start + chunk].tolist())
-        ids = [clip.clip_id for clip in clips]
         facts: list[dict[str, Mapping[str, Any]]] = [{} for _ in clips]
-        for name, lookup in known.items():
-            for position, values in lookup.take(ids):
+        for name, table in known.items():
+            here = at[name][start : start + chunk]
+            hits = np.flatnonzero(here >= 0)
+            found = table.take(pa.array(here[hits])).drop_columns(["clip_id"]).to_pylist()
+            for position, values in zip(hits.tolist(), found, strict=True):
                 facts[position][name] = values
         yield from (Task(clip, fact) for clip, fact in zip(clips, facts, strict=True))
 
 
-class _Lookup:
-    """Measurements of a facts table by clip id, without an object per row in memory."""
-
-    def __init__(self, facts: pa.Table) -> None:
-        measured = facts.filter(facts["code"].is_null()).drop_columns(["code", "message"])
-        self._table = measured.sort_by("clip_id")
-        self._ids = _strings(self._table["clip_id"]).astype("S16")
-
-    def take(self, ids: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """(position in ids, values) for those that are known."""
-        if len(self._ids) == 0:
-            return
-        wanted = np.asarray(ids, dtype="S16")
-        at = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
-        hits = np.flatnonzero(self._ids[at] == wanted)
-        found = self._table.take(pa.array(at[hits])).drop_columns(["clip_id"]).to_pylist()
-        yield from zip(hits.tolist(), found, strict=True)
-
-
-def _strings(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy(zero_copy_only=False)
+def _measured(facts: pa.Table) -> pa.Table:
+    """clip_id and the columns, where there was no failure."""
+    return facts.filter(facts["code"].is_null()).drop_columns(["code", "message"])

@@ -67,8 +67,8 @@ def cluster() -> Iterator[None]:
 class _Worker:
     """An actor: a host, and a second thread that can be asked to stop it."""
 
-    def __init__(self, work: Work) -> None:
-        self._host = Host(work)
+    def __init__(self, work: Work, decoders: int) -> None:
+        self._host = Host(work, decoders)
         self._stopped = False
 
     def ready(self) -> str:
@@ -171,7 +171,8 @@ class RayFleet:
 
     def _hire(self, kind: WorkerKind) -> None:
         name = f"worker-{next(self._names)}"
-        handle = _remote_worker.options(num_cpus=kind.cpus, num_gpus=kind.gpus).remote(self._work)
+        placed = _remote_worker.options(num_cpus=kind.cpus, num_gpus=kind.gpus)
+        handle = placed.remote(self._work, kind.decoders)
         self._actors[name] = _Actor(handle, kind)
         self._asking[handle.ready.remote()] = name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,12 +26,8 @@ class Resources:
     batch: int = 1
 
 
-class Stage(ABC):
-    """Finds out one kind of fact about clips.
-
-    The constructor takes settings only, is cheap and picklable, and runs on the driver; weights are
-    loaded in `setup`, once per worker.
-    """
+class Source(ABC):
+    """One kind of fact about clips: where it is kept, its columns, and what is asked of them."""
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -40,8 +36,25 @@ class Stage(ABC):
     """What one measurement records."""
     filters: ClassVar[Mapping[str, Filter]] = {}
     """Default thresholds, by column; a run file changes single ones."""
-    needs: ClassVar[tuple[str, ...]] = ()
-    """Stages whose facts it reads."""
+    needs: tuple[str, ...] = ()
+    """Sources whose facts it reads."""
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that changes the numbers, as JSON values."""
+
+    def read_for(self, measures: Collection[str]) -> Collection[str]:
+        """The columns that a verdict about these measures reads."""
+        return measures
+
+
+class Stage(Source):
+    """Finds out one kind of fact about clips, about each clip by itself.
+
+    The constructor takes settings only, is cheap and picklable, and runs on the driver; weights are
+    loaded in `setup`, once per worker.
+    """
+
     frames: FrameRequest | None = None
     """Which frames it wants; all requests of a pass are served by one decode."""
     resources: Resources = Resources()
@@ -50,9 +63,9 @@ class Stage(ABC):
         """What `setup` loads; a job looks for it before it starts a worker."""
         return ()
 
-    @abstractmethod
-    def settings(self) -> Mapping[str, Any]:
-        """Everything that changes the numbers, as JSON values."""
+    def check(self) -> None:
+        """Raises InputError when what it needs besides weights is not there: a server, a key."""
+        return
 
     def setup(self) -> None:
         """Loads weights; runs once in every host, before the first clip."""
@@ -69,7 +82,7 @@ class Stage(ABC):
         """
 
 
-def fingerprints(stages: Sequence[Stage]) -> dict[str, str]:
+def fingerprints(stages: Sequence[Source]) -> dict[str, str]:
     """The address of each stage's facts: 12 hex digits over name, version, settings and needs.
 
     stages: in their fixed order, so that what a stage needs stands before it.

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 
@@ -100,6 +100,15 @@ def read_range(url: str, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
+def open_binary(url: str) -> BinaryIO:
+    """The file to read from bit by bit. FileNotFoundError when it is not there."""
+    path = local(url)
+    if path is not None:
+        return path.open("rb")
+    fs, key = _remote(url)
+    return fs.open(key, "rb")
+
+
 def exists(url: str) -> bool:
     """Whether a file or folder is there."""
     path = local(url)
@@ -116,6 +125,27 @@ def size(url: str) -> int:
         return path.stat().st_size
     fs, key = _remote(url)
     return int(fs.info(key)["size"])
+
+
+def modified(url: str) -> float | None:
+    """Seconds since 1970; None where the store does not say."""
+    path = local(url)
+    if path is not None:
+        return path.stat().st_mtime
+    fs, key = _remote(url)
+    with suppress(NotImplementedError):
+        return fs.modified(key).timestamp()
+    return None
+
+
+def state(url: str) -> str:
+    """A word that is another one as soon as the file is: of its size and time, or its ETag."""
+    path = local(url)
+    if path is not None:
+        stat = path.stat()
+        return f"{stat.st_size} bytes, {stat.st_mtime_ns} ns, inode {stat.st_ino}"
+    fs, key = _remote(url)
+    return str(fs.ukey(key))
 
 
 def names(url: str) -> list[str]:
@@ -141,6 +171,18 @@ def files(url: str) -> list[str]:
         fs, key = _remote(url)
         found = [name.removeprefix(key).lstrip("/") for name in fs.find(key)]
     return sorted(name for name in found if not name.rpartition("/")[2].startswith(_LEFTOVER))
+
+
+def sizes(url: str) -> dict[str, int]:
+    """Every file below a folder and its bytes, by its name relative to it, sorted."""
+    path = local(url)
+    if path is not None:
+        return {name: (path / name).stat().st_size for name in files(url)}
+    fs, key = _remote(url)
+    found = fs.find(key, detail=True)
+    return {
+        name.removeprefix(key).lstrip("/"): int(found[name]["size"] or 0) for name in sorted(found)
+    }
 
 
 def remove(url: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -79,10 +79,13 @@ class Fleet(Protocol):
 
 @dataclass(slots=True)
 class Batch:
-    """What the loop hands on: outcomes to write, and what became of the clips that are done."""
+    """What the loop hands on: outcomes to write, what became of the clips that are done, and what
+    the worker spent its time on.
+    """
 
     outcomes: list[tuple[str, str, Outcome]] = field(default_factory=list)
     fates: dict[str, Fate] = field(default_factory=dict)
+    spent: Counter[str] = field(default_factory=Counter)
 
 
 def cut(tasks: Iterable[Task], size: int) -> Iterator[Unit]:
@@ -193,7 +196,7 @@ class Loop:
         """Records what is certain; a first crash is tried once more, elsewhere if possible."""
         unit, result = event.unit, event.result
         doubted = set() if unit.second_try else result.crashed()
-        batch = Batch()
+        batch = Batch(spent=result.spent)
         for clip_id, stage, outcome in result.outcomes:
             if clip_id in self._open and clip_id not in doubted:
                 batch.outcomes.append((clip_id, stage, outcome))

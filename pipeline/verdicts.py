@@ -1,176 +1,188 @@
-"""Facts and filters -> one verdict per manifest row, and what they look like to a person."""
+"""One verdict per manifest row, and what verdicts look like to a person."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import InputError
-from pipeline.filters import Filter, Filters, rejection
+from pipeline.filters import MANIFEST_STAGE
 from pipeline.manifest import Manifest
-from pipeline.stage import Stage
+from pipeline.stage import Source
 
-VERDICTS = ("kept", "rejected", "failed", "pending")
+VERDICTS: tuple[str, ...] = ("kept", "rejected", "failed", "pending")
 
-MANIFEST_STAGE = "manifest"
-"""The `stage` of rows that no stage sees: duplicates (rejected) and malformed ones (failed)."""
-
-_REASON = ("verdict", "stage", "measure", "value", "threshold", "code")
-SCHEMA = pa.schema([(name, pa.string()) for name in ("clip_id", "video", *_REASON)])
+_COLUMNS = ("verdict", "stage", "measure", "value", "threshold", "code")
+SCHEMA = pa.schema([(name, pa.string()) for name in ("clip_id", "video", *_COLUMNS)])
 
 
-class _Sheet:
-    """The reasons of all rows while they are found; a row is open until it has a verdict."""
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What rows with the same verdict share: all but the value, which is each row's own."""
 
-    def __init__(self, num_rows: int) -> None:
-        self._columns = {name: np.full(num_rows, None, dtype=object) for name in _REASON}
-        self.open = np.arange(num_rows)
+    verdict: str
+    stage: str | None = None
+    measure: str | None = None
+    threshold: str | None = None
+    code: str | None = None
 
-    def close(self, which: np.ndarray, **reason: object) -> None:
-        """Gives the open rows of this mask their verdict; values are one word or one per row."""
-        rows = self.open[which]
-        for name, value in reason.items():
-            self._columns[name][rows] = value
-        self.open = self.open[~which]
-
-    def table(self, rows: pa.Table) -> pa.Table:
-        self._columns["verdict"][self.open] = "kept"
-        columns = {name: pa.array(column, pa.string()) for name, column in self._columns.items()}
-        return pa.table({"clip_id": rows["clip_id"], "video": rows["video"], **columns}, SCHEMA)
+    def words(self, value: str | None = None) -> str:
+        """`rejected: motion.top5 0.006, wanted >= 0.015`; without the value where none is given."""
+        if self.stage is None:
+            return self.verdict
+        if self.measure is None:
+            return f"{self.verdict}: {self.stage} {self.code or ''}".rstrip()
+        found = f"{self.stage}.{self.measure} {value or self.code or ''}".rstrip()
+        return f"{self.verdict}: {found}, wanted {self.threshold}"
 
 
-def judge(
-    manifest: Manifest, stages: Sequence[Stage], filters: Filters, facts: Mapping[str, pa.Table]
-) -> pa.Table:
-    """One row per manifest row: clip_id, video, verdict, stage, measure, value, threshold, code.
+KEPT = Reason("kept")
 
-    The reason is the first in the order: manifest, then the stages; in a stage: facts missing
-    (pending), failed, then its filters. Kept means that every stage measured it and let it pass.
+Words = Callable[[Any], str]
+"""How a rejected value is written."""
+
+
+class Verdicts:
+    """The verdicts of all rows; a row is open, and will be kept, until it is closed.
+
+    rows: the manifest's; reasons: those that there are; reason: (N,) the number of each row's.
+    A value is put in words only where it is looked at: a million of them take seconds.
     """
-    sheet = _Sheet(len(manifest.rows))
-    problems = manifest.rows["problem"].combine_chunks()
-    bad = np.asarray(problems.is_valid())
-    codes = problems.drop_null().to_numpy(zero_copy_only=False)
-    sheet.close(bad, verdict="failed", stage=MANIFEST_STAGE, code=codes)
-    twice = np.asarray(manifest.rows["duplicate"])[sheet.open]
-    sheet.close(twice, verdict="rejected", stage=MANIFEST_STAGE, code="duplicate")
-    for stage in stages:
-        _judge_stage(sheet, manifest.rows, stage, filters.get(stage.name, {}), facts[stage.name])
-    return sheet.table(manifest.rows)
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.rows = rows.select(["clip_id", "video"])
+        self.reasons = [KEPT]
+        self.reason = np.zeros(len(rows), np.int32)
+        self.open = np.arange(len(rows))
+        self._values: list[tuple[np.ndarray, pa.Array, Words]] = []
+
+    def close(self, which: np.ndarray, reasons: Sequence[Reason], of: Any = 0) -> np.ndarray:
+        """Gives the open rows of this mask their verdict; these rows.
+
+        of: which of the reasons, one number or one per row.
+        """
+        rows, self.open = self.open[which], self.open[~which]
+        if len(rows):
+            self.reason[rows] = len(self.reasons) + np.asarray(of)
+            self.reasons.extend(reasons)
+        return rows
+
+    def add_values(self, rows: np.ndarray, values: pa.Array, words: Words) -> None:
+        """What was found in closed rows, which stand in ascending order."""
+        if len(rows):
+            self._values.append((rows, values, words))
+
+    def counts(self) -> dict[Reason, int]:
+        """How many rows have each reason."""
+        counted: dict[Reason, int] = {}
+        numbers = np.bincount(self.reason, minlength=len(self.reasons))
+        for reason, count in zip(self.reasons, numbers.tolist(), strict=True):
+            if count:
+                counted[reason] = counted.get(reason, 0) + count
+        return counted
+
+    def are(self, verdict: str, stages: Sequence[str] | None = None) -> np.ndarray:
+        """(N,) bool: the rows with this verdict, from one of these stages if any are named."""
+        wanted = [
+            reason.verdict == verdict and (stages is None or reason.stage in stages)
+            for reason in self.reasons
+        ]
+        return np.array(wanted)[self.reason]
+
+    def table(self, rows: np.ndarray | None = None) -> pa.Table:
+        """clip_id, video, verdict, stage, measure, value, threshold, code of these rows, or all."""
+        rows = np.arange(len(self.rows)) if rows is None else rows
+        of, named = pa.array(self.reason[rows]), self.rows.take(pa.array(rows))
+        columns = {
+            name: pa.array([getattr(reason, name) for reason in self.reasons], pa.string()).take(of)
+            for name in _COLUMNS
+            if name != "value"
+        }
+        columns["value"] = pa.array(self._shown(rows), pa.string())
+        return pa.table({**{n: named[n] for n in named.column_names}, **columns}).select(
+            SCHEMA.names
+        )
+
+    def _shown(self, rows: np.ndarray) -> np.ndarray:
+        """The values of these rows in words, None where a row has none."""
+        shown = np.full(len(rows), None, dtype=object)
+        for closed, values, words in self._values:
+            at = np.minimum(np.searchsorted(closed, rows), len(closed) - 1)
+            hit = np.flatnonzero(closed[at] == rows)
+            found = values.take(pa.array(at[hit])).dictionary_encode()
+            texts = np.array([*map(words, found.dictionary.to_pylist()), words(None)], object)
+            shown[hit] = texts[found.indices.fill_null(len(texts) - 1).to_numpy()]
+        return shown
 
 
-def _judge_stage(
-    sheet: _Sheet, rows: pa.Table, stage: Stage, filters: Mapping[str, Filter], facts: pa.Table
-) -> None:
-    """Closes the open rows that this stage does not let pass."""
-    at = _positions(rows["clip_id"].combine_chunks(), facts["clip_id"].combine_chunks())[sheet.open]
-    sheet.close(at < 0, verdict="pending", stage=stage.name)
-    at = at[at >= 0]
-    codes = facts["code"].combine_chunks().take(pa.array(at))
-    failed = np.asarray(codes.is_valid())
-    words = codes.drop_null().to_numpy(zero_copy_only=False)
-    sheet.close(failed, verdict="failed", stage=stage.name, code=words)
-    at = at[~failed]
-    for measure, limit in filters.items():
-        if limit.off:
-            continue
-        values = facts[measure].combine_chunks().take(pa.array(at))
-        passed = limit.accepts_each(pa.chunked_array([values]))
-        if limit.absent == "pass":
-            passed |= ~np.asarray(values.is_valid())
-        _close_rejected(sheet, stage.name, measure, limit, values.filter(pa.array(~passed)), passed)
-        at = at[passed]
-
-
-def _close_rejected(
-    sheet: _Sheet, stage: str, measure: str, limit: Filter, values: pa.Array, passed: np.ndarray
-) -> None:
-    """Writes down why; values: of the rows that did not pass."""
-    reasons = [rejection(measure, limit, value) for value in values.to_pylist()]
-    sheet.close(
-        ~passed,
-        verdict=["failed" if reason.failed else "rejected" for reason in reasons],
-        stage=stage,
-        measure=measure,
-        value=[reason.value for reason in reasons],
-        threshold=[reason.threshold for reason in reasons],
-        code=[reason.code for reason in reasons],
-    )
-
-
-def _positions(wanted: pa.Array, there: pa.Array) -> np.ndarray:
-    """Where each wanted id stands in `there`, whose ids are distinct; -1 where it does not."""
-    codes = pa.concat_arrays([there, wanted]).dictionary_encode().indices.to_numpy()[len(there) :]
-    # Codes are given in order of appearance, so those of `there` are its row numbers.
-    return np.where(codes < len(there), codes, -1)
-
-
-def tally(verdicts: pa.Table) -> dict[str, int]:
+def tally(verdicts: Verdicts) -> dict[str, int]:
     """How many rows have each of the four verdicts."""
-    pairs = verdicts["verdict"].value_counts().to_pylist()
-    counted = {pair["values"]: pair["counts"] for pair in pairs}
-    return {verdict: counted.get(verdict, 0) for verdict in VERDICTS}
+    counted = dict.fromkeys(VERDICTS, 0)
+    for reason, count in verdicts.counts().items():
+        counted[reason.verdict] += count
+    return counted
 
 
 def check_sum(verdicts: pa.Table, manifest: Manifest) -> None:
     """ValueError unless every manifest row has exactly one verdict, in its place."""
     if not verdicts["clip_id"].equals(manifest.rows["clip_id"]):
         raise ValueError(f"{len(verdicts)} verdicts are not those of {len(manifest.rows)} rows")
-    if sum(tally(verdicts).values()) != len(manifest.rows):
-        raise ValueError(f"the verdicts {tally(verdicts)} do not add up to {len(manifest.rows)}")
+    found = verdicts["verdict"].unique().to_pylist()
+    if not set(found) <= set(VERDICTS):
+        raise ValueError(f"found the verdicts {found}, wanted each to be one of {VERDICTS}")
 
 
 def reason(verdict: Mapping[str, Any]) -> str:
     """One row in words: `rejected: motion.top5 0.006, wanted >= 0.015`."""
-    word, stage, measure = verdict["verdict"], verdict["stage"], verdict["measure"]
-    if stage is None:
-        return word
-    if measure is None:
-        return f"{word}: {stage} {verdict['code'] or ''}".rstrip()
-    return f"{word}: {stage}.{measure} {verdict['value']}, wanted {verdict['threshold']}"
+    shared = {name: verdict[name] for name in _COLUMNS if name != "value"}
+    return Reason(**shared).words(verdict["value"])
 
 
-def flips(before: pa.Table, after: pa.Table) -> pa.Table:
-    """The rows whose verdict is another one now.
-
-    clip_id, video, verdict_before, verdict_after, before, after (the reasons in words).
-    """
-    if not before["clip_id"].equals(after["clip_id"]):
+def flips(before: Verdicts, after: Verdicts) -> np.ndarray:
+    """The numbers of the rows whose verdict is another one now. InputError: of other clips."""
+    if not before.rows["clip_id"].equals(after.rows["clip_id"]):
         raise InputError(
-            f"the verdicts to compare are of other clips ({len(before)} and {len(after)} rows); "
-            "wanted two replays of one manifest"
+            f"the verdicts to compare are of other clips ({len(before.rows)} and "
+            f"{len(after.rows)} rows); wanted two replays of one manifest"
         )
-    words = [np.asarray(table["verdict"].to_numpy()) for table in (before, after)]
-    rows = pa.array(np.flatnonzero(words[0] != words[1]))
-    old, new = before.take(rows), after.take(rows)
-    columns = {
-        "clip_id": old["clip_id"],
-        "video": old["video"],
-        "verdict_before": old["verdict"],
-        "verdict_after": new["verdict"],
-        "before": pa.array([reason(row) for row in old.to_pylist()], pa.string()),
-        "after": pa.array([reason(row) for row in new.to_pylist()], pa.string()),
-    }
-    return pa.table(columns)
+    words = [
+        np.array([VERDICTS.index(reason.verdict) for reason in verdicts.reasons])[verdicts.reason]
+        for verdicts in (before, after)
+    ]
+    return np.flatnonzero(words[0] != words[1])
 
 
-def funnel(verdicts: pa.Table, stages: Sequence[Stage]) -> str:
+def flip_counts(before: Verdicts, after: Verdicts, rows: np.ndarray) -> dict[tuple[str, str], int]:
+    """How many of these rows went from which reason to which, in words; the most first."""
+    pairs = before.reason[rows].astype(np.int64) * len(after.reasons) + after.reason[rows]
+    found, counts = np.unique(pairs, return_counts=True)
+    counted: dict[tuple[str, str], int] = {}
+    for pair, count in zip(found.tolist(), counts.tolist(), strict=True):
+        old, new = divmod(pair, len(after.reasons))
+        words = before.reasons[old].words(), after.reasons[new].words()
+        counted[words] = counted.get(words, 0) + count
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def funnel(verdicts: Verdicts, stages: Sequence[Source]) -> str:
     """What entered each stage and what left the funnel there, in 80 columns; shares of all rows."""
-    keys = ["stage", "verdict", "measure", "threshold", "code"]
-    groups = verdicts.group_by(keys).aggregate([([], "count_all")]).to_pylist()
-    groups.sort(key=lambda g: (VERDICTS.index(g["verdict"]), -g["count_all"], str(g["measure"])))
-    total = left = len(verdicts)
+    groups = sorted(
+        verdicts.counts().items(),
+        key=lambda group: (VERDICTS.index(group[0].verdict), -group[1], str(group[0].measure)),
+    )
+    total = left = len(verdicts.rows)
     lines = [_line("rows of the manifest", total, total)]
     for stage in (MANIFEST_STAGE, *(stage.name for stage in stages)):
         if stage != MANIFEST_STAGE:
             lines.append(_line(f"-> {stage}", left, total))
-        for group in groups:
-            if group["stage"] == stage:
-                left -= group["count_all"]
-                lines.append(_line(f"     {_left_by(group)}", group["count_all"], total))
+        for reason, count in groups:
+            if reason.stage == stage:
+                left -= count
+                lines.append(_line(f"     {_left_by(reason)}", count, total))
     counts = tally(verdicts)
     lines += [
         _line(word, counts[word], total) for word in VERDICTS if counts[word] or word == "kept"
@@ -178,14 +190,13 @@ def funnel(verdicts: pa.Table, stages: Sequence[Stage]) -> str:
     return "\n".join(lines)
 
 
-def _left_by(group: Mapping[str, Any]) -> str:
+def _left_by(reason: Reason) -> str:
     """`rejected: wanted top5 >= 0.015`, `failed: unreadable`, `failed: aesthetic is absent`."""
-    word, measure, code = group["verdict"], group["measure"], group["code"]
-    if measure is None:
-        return f"{word}: {code}" if code else word
-    if code:
-        return f"{word}: {measure} is absent"
-    return f"{word}: wanted {measure} {group['threshold']}"
+    if reason.measure is None:
+        return f"{reason.verdict}: {reason.code}" if reason.code else reason.verdict
+    if reason.code:
+        return f"{reason.verdict}: {reason.measure} is absent"
+    return f"{reason.verdict}: wanted {reason.measure} {reason.threshold}"
 
 
 def _line(text: str, count: int, total: int) -> str:

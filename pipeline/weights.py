@@ -5,94 +5,132 @@ Workers never download: a job looks before it starts them, and `python -m jobs.w
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import urllib.error
-import urllib.request
+import re
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from pipeline.errors import InputError
+
+_TIMEOUT_S = 60.0
+"""Without a byte for so long, a server is taken for dead (ours)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     """What one network is loaded from.
 
-    name: a folder or a file here, an https address of one file, or a model of the hub; setting: the
-    key of the run file that names it; revision: of the hub, "" its newest; files: patterns of what
-    is wanted of a model of the hub.
+    name: a folder or a file here, the https address of one file, or a model of the hub; setting:
+    the key of the run file that names it; revision: of the hub, "" its newest; files: patterns of
+    what is wanted of a model of the hub.
     """
 
     name: str
     setting: str
     revision: str = ""
-    files: tuple[str, ...] = ("*.json", "*.safetensors", "*.txt", "*.model")
+    files: tuple[str, ...] = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
 def find(weights: Weights) -> Path:
-    """The folder or file, without asking any network. Raises InputError when it is not here."""
-    if _is_path(weights.name):
+    """The folder or file, without asking any network.
+
+    Raises InputError when it is not here, or when a fetch was broken off half way.
+    """
+    if is_path(weights.name):
         place = Path(weights.name).expanduser()
-        if place.exists():
-            return place
+        if not weights.name or not place.exists():
+            raise InputError(
+                f"{weights.setting}: found nothing at '{weights.name}'; wanted a file or folder "
+                "there, or the name of a model on the hub"
+            )
+    elif _is_address(weights.name):
+        if not (place := _cached(weights.name)).exists():
+            raise _not_here(weights)
+    else:
+        try:
+            place = Path(_snapshot(weights, local_only=True))
+        except OSError as error:
+            raise _not_here(weights) from error
+        if not any(_wanted(place, weights)):
+            raise _not_here(weights)
+    if lacking := next(_lacking(place, weights), None):
         raise InputError(
-            f"{weights.setting}: found nothing at '{weights.name}'; wanted a file or folder there, "
-            "or the name of a model on the hub"
+            f"{weights.setting}: '{weights.name}' is only half here: {lacking} is missing in "
+            f"{place}; fetch it again"
         )
-    if _is_address(weights.name):
-        if (file := _cached(weights.name)).exists():
-            return file
-        raise _not_here(weights)
-    try:
-        return Path(_snapshot(weights, local_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError) as error:
-        raise _not_here(weights) from error
+    return place
 
 
 def fetch(weights: Weights) -> Path:
     """The same, downloaded where it is not here yet. Raises InputError when it cannot be had."""
-    if _is_path(weights.name):
-        return find(weights)
     try:
         if _is_address(weights.name):
-            return _download(weights.name)
-        return Path(_snapshot(weights, local_only=False))
-    except (
-        LocalEntryNotFoundError,
-        HFValidationError,
-        HfHubHTTPError,
-        urllib.error.URLError,
-        OSError,
-        ValueError,
-    ) as error:
+            _download(weights.name)
+        elif not is_path(weights.name):
+            _snapshot(weights, local_only=False)
+    except OSError as error:  # of the network, of the hub, of the disk
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{weights.setting}: '{weights.name}' cannot be fetched ({reason}); wanted a model of "
             "the hub, an https address, or a file or folder here"
         ) from error
+    return find(weights)
 
 
-def _is_path(name: str) -> bool:
-    """A hub name has one slash at most, and nothing of its name lies here."""
+def size_bytes(place: Path, weights: Weights) -> int:
+    """What it takes on disk, of what is wanted."""
+    files = [place] if place.is_file() else _wanted(place, weights)
+    return sum(file.stat().st_size for file in files)
+
+
+def is_path(name: str) -> bool:
+    """Whether it names a place here: a hub name has one slash at most, and nothing lies there."""
     return name.startswith(("/", "./", "../", "~")) or (
         not _is_address(name) and (Path(name).exists() or name.count("/") > 1)
     )
 
 
 def _is_address(name: str) -> bool:
-    return name.startswith("https://")
+    return name.startswith(("https://", "http://"))
 
 
 def _snapshot(weights: Weights, local_only: bool) -> str:
-    return snapshot_download(
-        weights.name,
-        revision=weights.revision or None,
-        allow_patterns=list(weights.files),
-        local_files_only=local_only,
-    )
+    """The hub's cache lists what a model is made of, so that half of one is not taken for it."""
+    import httpx2  # here, for every host imports this file for its `Weights` alone
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return snapshot_download(
+            weights.name,
+            revision=weights.revision or None,
+            allow_patterns=list(weights.files),
+            local_files_only=local_only,
+        )
+    except (HFValidationError, httpx2.HTTPError) as error:
+        raise OSError(str(error)) from error
+
+
+def _wanted(folder: Path, weights: Weights) -> Iterator[Path]:
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and any(fnmatch(name, pattern) for pattern in weights.files):
+            yield file
+
+
+def _lacking(place: Path, weights: Weights) -> Iterator[str]:
+    """Shards that an index names and that are not there: other tools keep no list of their own."""
+    if place.is_file():
+        return
+    for index in _wanted(place, weights):
+        if index.name.endswith(".safetensors.index.json"):
+            shards = set(json.loads(index.read_text())["weight_map"].values())
+            yield from (shard for shard in sorted(shards) if not (index.parent / shard).exists())
 
 
 def _cached(address: str) -> Path:
@@ -103,18 +141,38 @@ def _cached(address: str) -> Path:
     return Path(home, "hub", "checkpoints", address.rpartition("/")[2])
 
 
-def _download(address: str) -> Path:
+def _download(address: str) -> None:
     """Under its name only when it is whole."""
+    import urllib.request
+
+    from tqdm import tqdm
+
     file = _cached(address)
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        try:
-            urllib.request.urlretrieve(address, part)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
-    return file
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer, part.open("wb") as to:
+            length = int(answer.headers.get("Content-Length", 0))
+            with tqdm.wrapattr(answer, "read", length or None, desc=file.name) as counted:
+                shutil.copyfileobj(counted, to, 1 << 20)
+        _check_whole(part, file.name, length)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check_whole(part: Path, name: str, length: int) -> None:
+    """By its length, and by the hash that torchvision's names end with."""
+    found = part.stat().st_size
+    if length and found != length:
+        raise OSError(f"{found} of {length} bytes came")
+    if digest := re.search(r"-([0-9a-f]{8,})\.[a-z]+$", name):
+        with part.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        if not sha256.startswith(digest[1]):
+            raise OSError(f"its SHA-256 begins with {sha256[:8]}, its name says {digest[1]}")
 
 
 def _not_here(weights: Weights) -> InputError:

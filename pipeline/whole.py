@@ -26,7 +26,9 @@ class _Collector:
     def __init__(self, request: FrameRequest, header: Header, most: int) -> None:
         self._request = request
         self._turns = header.rotation // 90
-        self._wanted = set(request.numbers(most, header.fps))
+        # The clip may be longer than its header tells; the middle one hangs on the length alone.
+        lengths = (most, header.num_frames)
+        self._wanted = {n for length in lengths for n in request.numbers(length, header.fps)}
         width, height = request.size(header.width, header.height)
         self._size = (height, width) if self._turns % 2 else (width, height)
         # A histogram bears a coarse filter, which costs a third; what is followed does not.
@@ -44,6 +46,7 @@ class _Collector:
         numbers = self._request.numbers(length, header.fps)
         if numbers and numbers[-1] not in self._images:
             self._keep(numbers[-1], last)  # `Spaced` ends with whichever frame is the last
+        numbers = [number for number in numbers if number in self._images]
         images = np.stack([self._images.pop(number) for number in numbers])
         return Frames(
             images=images,
@@ -75,21 +78,22 @@ def read_whole(
         _check_size(header, requests, max_bytes)
         most = _LONGER * header.num_frames
         collectors = [_Collector(request, header, most) for request in requests]
-        length, held, last = 0, 0, None
+        length, held, first, last = 0, 0, None, None
         try:
             for picture in video.pictures:
                 held += sum(collector.look(length, picture) for collector in collectors)
                 if held > max_bytes:
                     raise too_large(held, max_bytes)
-                length, last = length + 1, picture
+                first, last = first or picture, picture
+                length += 1
                 if length > most:
                     message = f"it holds more than {_LONGER} times the {header.num_frames} frames"
                     raise DecodeError("unreadable", f"{message} that its header tells")
         except FFmpegError:
             pass  # the file breaks off here: how much is missing decides
-        if last is None:
+        if first is None or last is None:
             raise DecodeError("unreadable", "not one picture could be decoded")
-        expected = _expected(header, length, last)
+        expected = _expected(header, length, (last.time or 0.0) - (first.time or 0.0))
         if length < whole * expected:
             raise DecodeError("partial", f"only {length} of {expected} frames could be read")
         return [collector.finish(header, length, last) for collector in collectors]
@@ -112,9 +116,11 @@ def _check_size(header: Header, requests: Sequence[FrameRequest], max_bytes: int
         raise too_large(total, max_bytes)
 
 
-def _expected(header: Header, length: int, last: av.VideoFrame) -> int:
-    """Frames that the file should have; without a count in it, by the time of the last frame."""
+def _expected(header: Header, length: int, last_s: float) -> int:
+    """Frames that the file should have; without a count in it, by the time of the last frame.
+
+    last_s: seconds from the first frame to the last that could be read.
+    """
     if header.num_frames_exact:
         return header.num_frames
-    end = (last.time or 0.0) + 1 / header.fps
-    return round(length * max(1.0, header.seconds / end))
+    return round(length * max(1.0, header.seconds / (last_s + 1 / header.fps)))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.clip import Clip, Facts, Measurement, Outcome
+from pipeline.errors import InputError
 from pipeline.filters import Filters
 from pipeline.stage import Stage
 
 Fate = Literal["kept", "rejected", "failed"]
 """What became of a clip in this pass."""
+
+WAITING = "waiting for frames"
+"""Stands beside the names of stages in `Result.spent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +25,33 @@ class Limits:
 
     decode_s: decoding one clip; measure_s: one clip in one stage; setup_s: loading all weights;
     memory_gib: resident memory of a host or a decoder. Ours: several times what the slowest clip of
-    the corpora at hand takes.
+    the corpora at hand takes. frames_gib: what waits decoded, and what one batch holds; ours: a
+    clip of 10 s takes about 30 MB, so neither bounds a batch of 32.
     """
 
     decode_s: float = 120.0
     measure_s: float = 120.0
     setup_s: float = 900.0
     memory_gib: float = 8.0
+    frames_gib: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerKind:
-    """What one worker takes. count: how many; 0 fills the cluster as it is at the start."""
+    """What one worker takes, and how many there are.
+
+    decoders: clips that it decodes side by side, each on a CPU: as many as keep its networks busy.
+    count: 0 fills the cluster as it is at the start.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
+    decoders: int = 1
     count: int = 0
+
+    def __post_init__(self) -> None:
+        if self.decoders < 1:
+            raise InputError(f"workers.decoders: found {self.decoders}, wanted 1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +99,14 @@ class Result:
     """What came back of a unit.
 
     outcomes: new ones, in the order taken; fates: of the clips that are done; a clip of the unit
-    that has none is to be done again. sick: this worker crashed on several clips in a row.
+    that has none is to be done again. spent: seconds that the host's networks waited (`WAITING`)
+    or worked, by stage. sick: this worker crashed on several clips in a row.
     """
 
     outcomes: list[tuple[str, str, Outcome]] = field(default_factory=list)
     fates: dict[str, Fate] = field(default_factory=dict)
     seconds: float = 0.0
+    spent: Counter[str] = field(default_factory=Counter)
     sick: bool = False
     node: str = ""
 

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
+from pipeline.clip import Clip, Facts, Failed, Outcome, caption_of
 from pipeline.filters import Filter
 from pipeline.frames import Frames
 from pipeline.stage import Resources, Stage
-from stages.caption import Token, kind_of, noun_runs, singular, tokens, words
-from stages.subject import Subject, find_subject
-
-_MAX_CHARS = 4_000  # OpenVid's captions stay below 2,000; the subject comes early in any
-_MAX_OTHERS = 10
-_THINGS = ("human", "animal", "vehicle", "building", "object")
-_CATEGORIES = {"natural scene": "natural scene", "place": "other", "abstract": "other"}
+from pipeline.weights import Weights, find
+from stages.answer import MAX_TOKENS, PROMPT_VERSION, SCHEMA, ask
+from stages.networks.placement import Placement
+from stages.networks.server import Conversation, Reply, Server, ServerSettings
+from stages.reading import read
 
 
 @dataclass(frozen=True, slots=True)
 class EntitiesSettings:
-    """backend: "cpu" is a grammar of English captions with word lists."""
+    """backend: "cpu" is a grammar of English captions with word lists; "reference" a language model
+    of transformers; "server" one behind a server that speaks OpenAI's protocol.
 
-    backend: Literal["cpu"] = "cpu"
+    model: of the hub, or a folder; or what the server calls it.
+    """
+
+    backend: Literal["cpu", "reference", "server"] = "cpu"
+    model: str = "Qwen/Qwen2.5-7B-Instruct"
+    revision: str = ""
+    placement: Placement = Placement(dtype="bf16")  # as its weights are
+    server: ServerSettings = ServerSettings()
 
 
 class Entities(Stage):
@@ -35,11 +41,11 @@ class Entities(Stage):
     of the caption; category: human, animal, vehicle, building, natural scene, object or other (a
     part of a body, a place, an abstraction, somebody who is not seen whole); other_entities;
     entity_count: of main entities, 0 when none was found; background_complexity: simple, moderate
-    or complex; reason: one line.
+    or complex; reason: one line; raw: what a language model said, null without one.
     """
 
     name = "entities"
-    version = 1
+    version = 2
     columns: ClassVar[pa.Schema] = pa.schema(
         {
             "main_entity": pa.string(),
@@ -49,6 +55,7 @@ class Entities(Stage):
             "entity_count": pa.int32(),
             "background_complexity": pa.string(),
             "reason": pa.string(),
+            "raw": pa.string(),
         }
     )
     filters: ClassVar[Mapping[str, Filter]] = {
@@ -56,121 +63,62 @@ class Entities(Stage):
         "category": Filter(one_of=("human", "animal", "vehicle", "building", "object")),
         "background_complexity": Filter(one_of=("simple", "moderate")),
     }
-    resources = Resources(cpus=1, batch=32)
 
-    def __init__(self, settings: EntitiesSettings | None = None) -> None:
+    def __init__(self, settings: EntitiesSettings | None = None, captioned: bool = False) -> None:
+        """captioned: whether the `caption` stage stands before it in this run."""
         self._settings = settings or EntitiesSettings()
+        self.needs = ("caption",) if captioned else ()
+        batches = {
+            "cpu": 32,
+            "reference": self._settings.placement.batch,
+            "server": 4 * self._settings.server.concurrency,  # so that few wait for the slowest
+        }
+        self.resources = Resources(cpus=1, batch=batches[self._settings.backend])
+        self._answers: Callable[[Sequence[Conversation]], Sequence[Reply | Failed]] | None = None
 
     def settings(self) -> Mapping[str, Any]:
-        """Everything that changes the numbers."""
-        return asdict(self._settings)
+        """What the backend's numbers depend on: a server's address is not of it, its model is."""
+        used = self._settings
+        if used.backend == "cpu":
+            return {"backend": "cpu"}
+        named = {"backend": used.backend, "model": used.model, "prompt": PROMPT_VERSION}
+        if used.backend == "server":
+            return {**named, "repetition_penalty": used.server.repetition_penalty}
+        return {**named, "revision": used.revision, "dtype": used.placement.dtype}
+
+    def weights(self) -> Sequence[Weights]:
+        """The language model and its tokenizer."""
+        if self._settings.backend != "reference":
+            return ()
+        return (Weights(self._settings.model, "entities.model", self._settings.revision),)
+
+    def check(self) -> None:
+        """The server."""
+        if self._settings.backend == "server":
+            self._server().check()
+
+    def setup(self) -> None:
+        """Loads the model; looks for the server again, for a worker may run on another machine."""
+        if self._settings.backend == "server":
+            self.check()
+            self._answers = self._server().answers
+        elif self._settings.backend == "reference":
+            from stages.networks.chat import ChatModel
+
+            place = find(self.weights()[0])
+            self._answers = ChatModel(place, self._settings.placement, MAX_TOKENS, SCHEMA).answers
 
     def measure(
         self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
     ) -> Sequence[Outcome]:
-        """Code of failure: no_caption."""
-        return [_read(clip.caption) for clip in clips]
+        """Codes of failure: no_caption; of a language model also bad_answer; of a server timeout,
+        refused and server_error.
+        """
+        captions = [caption_of(*one) for one in zip(clips, facts, strict=True)]
+        if self._settings.backend == "cpu":
+            return [read(caption) for caption in captions]
+        assert self._answers is not None, "setup comes before measure"
+        return ask(self._answers, captions)
 
-
-def _read(caption: str) -> Outcome:
-    text = tokens(caption[:_MAX_CHARS])
-    if not text:
-        return Failed("no_caption", "the caption is empty, or holds no word")
-    subject = find_subject(text)
-    background = _background(text)
-    if subject is None:
-        return Measurement(
-            {
-                "main_entity": None,
-                "phrase": None,
-                "category": "other",
-                "other_entities": [],
-                "entity_count": 0,
-                "background_complexity": background,
-                "reason": "no noun phrase that names a thing",
-            }
-        )
-    category, why = _category(text, subject)
-    phrase = subject.phrase
-    start, end = text[subject.first].start, text[subject.last].end
-    return Measurement(
-        {
-            "main_entity": _name(text, subject),
-            "phrase": caption[start:end],
-            "category": category,
-            "other_entities": _others(text, subject),
-            "entity_count": subject.count,
-            "background_complexity": background,
-            "reason": f"'{text[phrase.last].text}': {why}, {subject.count} of it",
-        }
-    )
-
-
-def _name(text: Sequence[Token], subject: Subject) -> str:
-    """The head with the nouns before it and what it is of: "toy frog", "bowl of soup"."""
-    head = first = subject.phrase.last
-    while first > subject.first and kind_of(text[first - 1].text) is not None:
-        first -= 1
-    words_before = [token.text for token in text[first:head]]
-    after = [token.text for token in text[head + 1 : subject.last + 1]]
-    return " ".join([*words_before, subject.phrase.noun, *after])
-
-
-def _category(text: Sequence[Token], subject: Subject) -> tuple[str, str]:
-    """(category, why)."""
-    phrase = subject.phrase
-    modifiers = {token.text for token in text[phrase.first : phrase.last]}
-    if subject.hidden and phrase.kind in ("human", "part"):
-        return "other", f"a {phrase.kind} not seen whole ({subject.hidden})"
-    if phrase.kind == "part":
-        if phrase.noun in ("face", "head") and kind_of(phrase.whose) in ("human", "animal"):
-            return str(kind_of(phrase.whose)), f"the {phrase.noun} of a {phrase.whose}"
-        return "other", "a part of a body"
-    if phrase.kind in ("human", "animal") and modifiers & words("toys", "living"):
-        return "object", f"a made {phrase.kind}"
-    if phrase.kind == "vehicle" and modifiers & words("toys", "vehicle"):
-        return "object", "a model of a vehicle"
-    if phrase.kind in _CATEGORIES:
-        return _CATEGORIES[phrase.kind], f"a {phrase.kind}"
-    if phrase.kind in _THINGS:
-        return phrase.kind, f"a known {phrase.kind}"
-    return "object", "an unknown word, taken for an object"
-
-
-def _others(text: Sequence[Token], subject: Subject) -> list[str]:
-    """Other things that the caption names, in order, without clothes, body parts and places."""
-    main = {"camera", subject.phrase.noun} | {
-        singular(token.text) for token in text[subject.first : subject.last + 1]
-    }
-    found: dict[str, None] = {}
-    for first, last in noun_runs(text):
-        noun = singular(text[last].text)
-        if kind_of(noun) in _THINGS and noun not in main:
-            found[" ".join([*(t.text for t in text[first:last]), noun])] = None
-    return list(found)[:_MAX_OTHERS]
-
-
-def _background(text: Sequence[Token]) -> str:
-    """How busy the background is said to be; moderate where nothing is said."""
-    simple = False
-    for position, token in enumerate(text):
-        before = text[position - 1].text if position else ""
-        following = text[position + 1].text if position + 1 < len(text) else ""
-        if token.text in words("background", "complex") and _holds(before, token.text, following):
-            return "complex"
-        if token.text in ("filled", "full") and following in ("with", "of"):
-            crowded = (kind_of(t.text) == "place" for t in text[max(0, position - 4) : position])
-            if any(crowded):
-                return "complex"
-        if token.text in words("background", "nouns"):
-            near = [t.text for t in text[max(0, position - 3) : position + 9]]
-            simple |= bool(words("background", "simple").intersection(near))
-            simple |= "out of focus" in " ".join(near)
-    return "simple" if simple else "moderate"
-
-
-def _holds(before: str, word: str, following: str) -> bool:
-    """Not "isn't crowded"; not "busy with", "busy painting"."""
-    if before in ("not", "isn't", "without", "never", "no"):
-        return False
-    return word != "busy" or not (following == "with" or following.endswith("ing"))
+    def _server(self) -> Server:
+        return Server(self._settings.server, self._settings.model, "entities", MAX_TOKENS, SCHEMA)

@@ -1,8 +1,7 @@
 """Fidelity: does a video show the subject of its reference? Measured without a network.
 
 The place of each frame whose colours are nearest to the subject's is compared with it, in colour
-and in texture. Both distances are those of the Fréchet inception distance, between Gaussians, over
-pixels instead of network features: gradual where histograms would only say "different".
+and in texture, both as distances of Gaussians (stages/gaussians.py).
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from pipeline.errors import InputError
 from pipeline.frames import Every, FrameRequest, Frames
 from pipeline.mask import box_of
 from pipeline.stage import Stage
+from stages.gaussians import Gaussian, features, frechet, gaussian_of
 
 _WHITE = 250
 """From here on in all channels, and joined to the rim: the paper under a subject."""
@@ -138,14 +138,6 @@ class Fidelity(Stage):
 
 
 @dataclass(frozen=True, slots=True)
-class Gaussian:
-    """mean (..., K) and covariance (..., K, K) of pixels."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
     """What a subject looks like. aspect: width / height of its box."""
 
@@ -161,8 +153,8 @@ def describe(picture: np.ndarray, settings: FidelitySettings) -> Subject:
     small = _resized(picture, settings.height_px)
     mask = subject_mask(small)
     x0, y0, x1, y1 = box_of(mask) or (0, 0, mask.shape[1], mask.shape[0])
-    colour, texture = _features(small)
-    return Subject((x1 - x0) / (y1 - y0), _gaussian(colour[mask]), _gaussian(texture[mask]))
+    colour, texture = features(small)
+    return Subject((x1 - x0) / (y1 - y0), gaussian_of(colour[mask]), gaussian_of(texture[mask]))
 
 
 def subject_mask(picture: np.ndarray) -> np.ndarray:
@@ -178,27 +170,12 @@ def subject_mask(picture: np.ndarray) -> np.ndarray:
     return inner if inner.any() else subject
 
 
-def frechet(a: Gaussian, b: Gaussian) -> np.ndarray:
-    """(...) distance of Gaussians: 2-Wasserstein, in the unit of the features."""
-    values, vectors = np.linalg.eigh(b.covariance)
-    root = (vectors * np.sqrt(np.clip(values, 0, None))[..., None, :]) @ np.swapaxes(
-        vectors, -1, -2
-    )
-    shared = np.linalg.eigvalsh(root @ a.covariance @ root)
-    spread = (
-        np.trace(a.covariance, axis1=-2, axis2=-1)
-        + np.trace(b.covariance, axis1=-2, axis2=-1)
-        - 2 * np.sqrt(np.clip(shared, 0, None)).sum(-1)
-    )
-    return np.sqrt(np.clip(((a.mean - b.mean) ** 2).sum(-1) + spread, 0, None))
-
-
 class _Places:
     """The places of one frame; sums over any of them take four look-ups."""
 
     def __init__(self, image: np.ndarray, settings: FidelitySettings) -> None:
         self._settings = settings
-        self._colour, self._texture = map(_Sums, _features(_resized(image, settings.height_px)))
+        self._colour, self._texture = map(_Sums, features(_resized(image, settings.height_px)))
 
     def nearest(self, subject: Subject) -> tuple[float, float]:
         """Distances of colour and texture at the place whose colours are nearest."""
@@ -245,28 +222,6 @@ class _Sums:
         mean = total[:, : self._k]
         second = total[:, self._k :].reshape(-1, self._k, self._k)
         return Gaussian(mean, second - mean[:, :, None] * mean[:, None, :])
-
-
-def _gaussian(pixels: np.ndarray) -> Gaussian:
-    """Of (P, K) pixels."""
-    mean = pixels.mean(0)
-    centred = pixels - mean
-    return Gaussian(mean, centred.T @ centred / len(pixels))
-
-
-def _features(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) Lab, and (H, W, 4) strengths of the gradients of L, across and down, fine, coarse.
-
-    picture: (H, W, 3) uint8 RGB.
-    """
-    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    strengths = []
-    for sigma in (0.7, 1.4):
-        light = cv2.GaussianBlur(lab[..., 0], (0, 0), sigma)
-        strengths += [
-            np.abs(cv2.Sobel(light, cv2.CV_32F, dx, 1 - dx, scale=1 / 8)) for dx in (1, 0)
-        ]
-    return lab.astype(np.float64), np.stack(strengths, -1).astype(np.float64)
 
 
 def _resized(picture: np.ndarray, height_px: int) -> np.ndarray:

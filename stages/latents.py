@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.frames import Frames
 from pipeline.sample_tar import LATENTS, pack, unpack
 from pipeline.stage import Stage
+from pipeline.weights import Weights
 
 if TYPE_CHECKING:  # every job reads these settings, and only this pass wants the networks
     import torch
@@ -81,7 +82,7 @@ class Latents(Stage):
             ("sha256", pa.string()),
         ]
     )
-    needs: ClassVar[tuple[str, ...]] = ("entities", "sample")
+    needs = ("entities", "sample")
 
     def __init__(self, settings: LatentsSettings, text: str, samples: str, out: str) -> None:
         """text: where the text encoder really lies. samples, out: folders of the samples and of
@@ -94,6 +95,10 @@ class Latents(Stage):
     def settings(self) -> Mapping[str, Any]:
         """A tiny text encoder is made from the corpus, so its name says enough within a ledger."""
         return asdict(self._settings)
+
+    def weights(self) -> Sequence[Weights]:
+        """Of both encoders, as far as they do not come from us."""
+        return encoder_weights(self._settings)
 
     def setup(self) -> None:
         """Loads both encoders. Raises InputError when they cannot be."""
@@ -187,6 +192,21 @@ def _in_order(blob: bytes) -> bytes:
     padded = header.encode("ascii")
     padded += b" " * (-len(padded) % 8)  # the numbers stay aligned
     return struct.pack("<Q", len(padded)) + padded + blob[8 + size :]
+
+
+def encoder_weights(settings: LatentsSettings) -> list[Weights]:
+    """What codec and text encoder are loaded from, where they are not ours."""
+    wanted = []
+    if settings.codec != DCT:
+        wanted.append(Weights(settings.codec, "latents.codec", files=("vae/*",)))
+    if settings.text != TINY:
+        wanted.append(text_weights(settings.text, "latents.text"))
+    return wanted
+
+
+def text_weights(name: str, setting: str) -> Weights:
+    """Of a text encoder, as a pipeline holds it."""
+    return Weights(name, setting, files=("tokenizer/*", "text_encoder/*"))
 
 
 def open_codec(settings: LatentsSettings) -> Codec:

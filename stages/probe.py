@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
+from pipeline.clip import Clip, Facts, Failed, Location, Measurement, Outcome
+from pipeline.clip_file import local_file, size_and_time
 from pipeline.container import DecodeError, read_header
 from pipeline.filters import Filter
 from pipeline.frames import Frames
@@ -40,7 +40,7 @@ class Probe(Stage):
             "pixel_format": pa.string(),
             "has_audio": pa.bool_(),
             "size_bytes": pa.int64(),
-            "mtime": pa.float64(),  # seconds since 1970
+            "mtime": pa.float64(),  # seconds since 1970; of the zip that it lies in; null: unknown
         }
     )
     filters: ClassVar[Mapping[str, Filter]] = {
@@ -60,14 +60,15 @@ class Probe(Stage):
     def measure(
         self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
     ) -> Sequence[Outcome]:
-        """Codes of failure: missing, empty, unreadable, no_video."""
+        """Codes of failure: missing, empty, unreadable, no_video, unreachable, too_large."""
         return [_probe(clip.path) for clip in clips]
 
 
-def _probe(path: str) -> Outcome:
+def _probe(location: Location) -> Outcome:
     try:
-        header = read_header(path)
-        stat = Path(path).stat()
+        with local_file(location) as path:
+            header = read_header(path)
+        size_bytes, mtime = size_and_time(location)
     except DecodeError as error:
         return Failed(error.code, error.message)
     except FileNotFoundError:
@@ -76,7 +77,7 @@ def _probe(path: str) -> Outcome:
         asdict(header)
         | {
             "short_side": min(header.width, header.height),
-            "size_bytes": stat.st_size,
-            "mtime": stat.st_mtime,
+            "size_bytes": size_bytes,
+            "mtime": mtime,
         }
     )

@@ -176,14 +176,19 @@ def _telling(
     return tells if np.count_nonzero(tells) > 1 else grounded
 
 
+def flow_size(height: int, width: int, settings: MotionVoteSettings) -> tuple[int, int]:
+    """(width, height) in pixels at which a picture's flow is taken."""
+    scale = min(1.0, math.sqrt(settings.flow_area_px / (height * width)))
+    return round(width * scale), round(height * scale)
+
+
 def _shadeless(image: np.ndarray, settings: MotionVoteSettings) -> np.ndarray:
     """(h, w) uint8: the picture at the flow's size without slow light and shade.
 
     A soft shadow moves with its thing and is not part of it; what it falls on shows through.
     """
     height, width = image.shape[:2]
-    scale = min(1.0, math.sqrt(settings.flow_area_px / (height * width)))
-    size = max(16, round(width * scale)), max(16, round(height * scale))
+    size = flow_size(height, width, settings)
     grey = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     log = np.log(grey.astype(np.float32) + 16.0)
     fine = log - cv2.GaussianBlur(log, (0, 0), settings.shade * math.hypot(*size))

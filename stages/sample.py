@@ -17,7 +17,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline import storage, video
-from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
+from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome, caption_of
 from pipeline.errors import InputError
 from pipeline.frames import FrameRequest, Frames, Indices
 from pipeline.mask import Box, box_of, rle_decode
@@ -29,24 +29,39 @@ from pipeline.video import VideoSettings
 
 # Of the file, not of the clip: two copies of one corpus make the same samples. `mask_rle` is in
 # mask.png. The pixels' own hash stands for the file in the address.
-_LEFT_OUT = {"probe": {"mtime", "etag"}, "segment": {"mask_rle"}}
+_LEFT_OUT = {
+    "probe": {"mtime", "etag"},
+    "appearance": {"embedding"},  # for finding near copies; hundreds of numbers
+    "segment": {"mask_rle"},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class SampleSettings:
-    """num_frames frames, every `interval`-th after frame 0, which makes the reference."""
+    """num_frames frames, `interval` apart; the subject is cut out of frame 0.
+
+    reference_frame: how many frames the reference lies before the window's first one. By the
+    default the window is frames 3, 6, ..., 75; one of the same moment teaches copying.
+    """
 
     num_frames: int = 25  # the paper, section 6.1
     interval: int = 3  # the paper, section 6.1
+    reference_frame: int = 3  # the paper, section 6.1
     video: VideoSettings = field(default_factory=VideoSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
 
     def __post_init__(self) -> None:
-        if self.num_frames < 1 or self.interval < 1:
+        if min(self.num_frames, self.interval, self.reference_frame) < 1:
             raise InputError(
-                f"sample: found num_frames {self.num_frames} and interval {self.interval}; wanted "
-                "1 or more; change them in the run file"
+                f"sample: found num_frames {self.num_frames}, interval {self.interval} and "
+                f"reference_frame {self.reference_frame}; wanted 1 or more; change them in the run "
+                "file"
             )
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The numbers of the frames to train on."""
+        return tuple(self.reference_frame + self.interval * i for i in range(self.num_frames))
 
 
 class Sample(Stage):
@@ -58,7 +73,7 @@ class Sample(Stage):
     """
 
     name: ClassVar[str] = "sample"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[pa.Schema] = pa.schema(
         [
             ("address", pa.string()),
@@ -67,13 +82,17 @@ class Sample(Stage):
             ("sha256", pa.string()),
         ]
     )
-    needs: ClassVar[tuple[str, ...]] = ("probe", "appearance", "motion", "entities", "segment")
+    needs = ("probe", "appearance", "motion", "overlay", "entities", "segment", "pair")
 
-    def __init__(self, settings: SampleSettings, out: str) -> None:
-        """out: the folder of the samples; where they lie changes nothing about them."""
+    def __init__(self, settings: SampleSettings, out: str, captioned: bool = False) -> None:
+        """out: the folder of the samples; where they lie changes nothing about them.
+
+        captioned: whether the `caption` stage stands before it in this run.
+        """
         self._settings = settings
+        self.needs = (*self.needs, "caption") if captioned else self.needs
         self._out = out
-        self._numbers = tuple(settings.interval * i for i in range(settings.num_frames + 1))
+        self._numbers = (0, *settings.window)
         self.frames = FrameRequest(Indices(self._numbers))
 
     def settings(self) -> Mapping[str, Any]:
@@ -89,7 +108,11 @@ class Sample(Stage):
     def _build(self, clip: Clip, frames: Frames | None, facts: Facts) -> Outcome:
         if frames is None or frames.numbers != self._numbers:
             found = len(frames.numbers) if frames else 0
-            return Failed("partial", f"found {found} of {len(self._numbers)} frames")
+            return Failed(
+                "partial",
+                f"found {found} of {len(self._numbers)} frames: a sample needs a clip of "
+                f"{self._numbers[-1] + 1}",
+            )
         segment = facts["segment"]
         if not segment.get("mask_rle"):
             return Failed("no_mask", "there is no subject to cut out")
@@ -126,7 +149,7 @@ class Sample(Stage):
         return {
             "key": clip.clip_id,
             "video": clip.video,
-            "caption": clip.caption,
+            "caption": caption_of(clip, facts),
             "source_id": clip.source_id,
             "published": dict(clip.published),
             "facts": {stage: _kept_facts(stage, facts[stage]) for stage in self.needs},

@@ -17,6 +17,12 @@ from pipeline.frames import FrameRequest, Frames, Times
 from pipeline.mask import box_of, fill_of_box, rle_encode
 from pipeline.stage import Resources, Stage
 from stages.foreground import ForegroundSettings, Thing, enlarged, find_thing
+from stages.networks.grounding import GroundingSettings
+from stages.networks.sam import SamSettings
+from stages.residual_motion import flow_size
+
+_MIN_SIDE_PX = 32
+"""Of a picture's flow: on smaller ones OpenCV's DIS throws or kills the process."""
 
 _NOTHING: Mapping[str, Any] = {
     **dict.fromkeys(("mask_rle", "x0", "y0", "x1", "y1")),
@@ -31,6 +37,8 @@ _NOTHING: Mapping[str, Any] = {
 class SegmentSettings:
     """backend: "cpu" takes the thing that moves; no weights, and the caption is not asked.
 
+    "reference" (stages/grounded.py): Grounding DINO finds what the caption names, SAM its mask;
+    detector, sam: those two. The others are the cpu backend's:
     seconds: frame 0 and the later ones that tell what moves (ours). At 0.12 s even a thing that
     runs out of the picture is still found; in 1.8 s a slow one uncovers what is behind it.
     area_px: of the frames decoded for it; a mask's outline is as fine as these.
@@ -38,7 +46,9 @@ class SegmentSettings:
     On synthetic corpora 0-2 single subjects reach 0.06 and pairs 0.6; real pairs 0.6-0.9.
     """
 
-    backend: Literal["cpu"] = "cpu"
+    backend: Literal["cpu", "reference"] = "cpu"
+    detector: GroundingSettings = GroundingSettings()
+    sam: SamSettings = SamSettings()
     seconds: tuple[float, ...] = (0.0, 0.12, 0.25, 0.5, 0.75, 1.1, 1.45, 1.8)
     area_px: int = 480 * 854
     second_share: float = 0.35
@@ -100,13 +110,11 @@ class Segment(Stage):
         "score": Filter(min=0.42),
         "crop_short_side_px": Filter(min=128),
     }
-    needs: ClassVar[tuple[str, ...]] = ("entities",)
+    needs = ("entities",)
     resources = Resources(cpus=1.0, batch=1)
 
     def __init__(self, settings: SegmentSettings) -> None:
-        """Raises InputError on a backend that is not built, or times that do not begin at 0."""
-        if settings.backend != "cpu":
-            raise InputError(f'segment.backend is "{settings.backend}"; wanted "cpu"')
+        """Raises InputError on times that do not begin at 0."""
         if len(settings.seconds) < 2 or settings.seconds[0] != 0.0:
             raise InputError(
                 f"segment.seconds is {settings.seconds}; wanted 0 and at least one later time"
@@ -116,18 +124,24 @@ class Segment(Stage):
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that changes the numbers."""
-        return asdict(self._settings)
+        values = asdict(self._settings)
+        return {key: value for key, value in values.items() if key not in ("detector", "sam")}
 
     def measure(
         self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
     ) -> Sequence[Outcome]:
-        """One mask per clip; a clip of one frame is `Failed`, one without motion is measured."""
+        """One mask per clip; one without motion is measured. Codes: too_short, too_small."""
         del clips, facts  # what moves is asked, not what the caption says
         return [self._measure(picture) for picture in frames]
 
     def _measure(self, frames: Frames | None) -> Outcome:
         if frames is None or len(frames.images) < 2:
             return Failed("too_short", "one frame in the first seconds; wanted at least two")
+        height, width = frames.images.shape[1:3]
+        least = min(flow_size(height, width, self._settings.foreground.motion))
+        if least < _MIN_SIDE_PX:
+            seen = f"{frames.width}x{frames.height}: its shorter side has {least} px for the flow"
+            return Failed("too_small", f"{seen}; wanted {_MIN_SIDE_PX}")
         size = {"mask_width": frames.width, "mask_height": frames.height, "entity_checked": False}
         thing = find_thing(frames.images, frames.seconds(), self._settings.foreground)
         if thing is None or not thing.mask.any():

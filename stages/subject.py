@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stages.caption import (
+from stages.grammar import (
     DETERMINERS,
     MANY,
     NUMBERS,

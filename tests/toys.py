@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome, clip_id
 from pipeline.errors import InputError
 from pipeline.filters import Filter
-from pipeline.frames import Frames
+from pipeline.frames import FrameRequest, Frames
 from pipeline.stage import Resources, Stage
 from pipeline.work import Task
 
@@ -32,7 +32,7 @@ class Length(Stage):
 
     A name with `crash` kills the process, `hang` hangs, `eat` fills the memory, `bad` has failed,
     `bug` raises, `full` finds no room and `slow` takes half a second.
-    diary: a file that gets one line per measured clip; batch: clips at once.
+    diary: a file that gets one line per loading and per measured clip; batch: clips at once.
     """
 
     name = "length"
@@ -48,15 +48,21 @@ class Length(Stage):
     def settings(self) -> Mapping[str, Any]:
         return {}
 
+    def setup(self) -> None:
+        self._note("loads")
+
     def measure(
         self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
     ) -> Sequence[Outcome]:
         return [self._one(clip.video) for clip in clips]
 
-    def _one(self, name: str) -> Outcome:
+    def _note(self, what: str) -> None:
         if self._diary is not None:
             with self._diary.open("a") as diary:
-                diary.write(f"{name} {os.getpid()}\n")
+                diary.write(f"{what} {os.getpid()}\n")
+
+    def _one(self, name: str) -> Outcome:
+        self._note(name)
         time.sleep(self._pause_s + (0.5 if "slow" in name else 0))
         if "crash" in name:
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -88,3 +94,40 @@ class Double(Length):
         self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
     ) -> Sequence[Outcome]:
         return [Measurement({"twice": 2 * fact["length"]["letters"]}) for fact in facts]
+
+
+class Weightless(Length):
+    """Finds no weights on the machine that it is set up on."""
+
+    def setup(self) -> None:
+        raise InputError("length.model: the weights are not on this machine")
+
+
+class Brightness(Stage):
+    """The mean level of a clip's frames, of as many clips at once as were handed over."""
+
+    name = "brightness"
+    version = 1
+    columns = pa.schema([("level", pa.float64()), ("together", pa.int64())])
+
+    def __init__(self, request: FrameRequest, batch: int = 1) -> None:
+        self.frames = request
+        self.resources = Resources(batch=batch)
+
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    def measure(
+        self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
+    ) -> Sequence[Outcome]:
+        return [
+            Measurement({"level": float(seen.images.mean()), "together": len(clips)})
+            for seen in frames
+            if seen is not None
+        ]
+
+
+class Darkness(Brightness):
+    """The same under another name, for two framed stages in a pass."""
+
+    name = "darkness"

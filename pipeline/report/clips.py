@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline import storage
-from pipeline.clip import Clip, Failed
+from pipeline.clip import Clip, Failed, caption_of
 from pipeline.decoder import Decoder
 from pipeline.errors import InputError
 from pipeline.frames import FrameRequest, Frames, Indices
@@ -27,7 +27,7 @@ from pipeline.mask import rle_decode
 from pipeline.report.page import FunnelRow
 from pipeline.report.sheet import SheetRow, overlay
 from pipeline.sample_tar import unpack
-from pipeline.stage import Stage
+from pipeline.stage import Source
 from pipeline.verdicts import MANIFEST_STAGE, reason
 
 FRAMES_A_CLIP = 5
@@ -50,7 +50,7 @@ class Number:
     form: str = ""
 
 
-def funnel_rows(verdicts: pa.Table, stages: Sequence[Stage]) -> list[FunnelRow]:
+def funnel_rows(verdicts: pa.Table, stages: Sequence[Source]) -> list[FunnelRow]:
     """One row per stage, the manifest first: what it took out and what is left after it."""
     groups = verdicts.group_by(["stage", "verdict"]).aggregate([([], "count_all")]).to_pylist()
     counts = {(group["stage"], group["verdict"]): group["count_all"] for group in groups}
@@ -101,7 +101,7 @@ def sheet_rows(
             yield SheetRow(
                 title=clip.video,
                 verdict=_verdict(record, about),
-                caption=clip.caption,
+                caption=caption_of(clip, about),
                 pictures=[picture for _, picture in shown],
                 labels=[label for label, _ in shown],
                 numbers=_numbers(about, numbers),
@@ -152,8 +152,7 @@ def _frames(clip: Clip, about: Known, decoder: Decoder) -> Iterator[tuple[str, n
     if last < 0:
         return
     picked = sorted({round(i * last / (FRAMES_A_CLIP - 1)) for i in range(FRAMES_A_CLIP)})
-    decoder.order(clip.clip_id, clip.path, [FrameRequest(Indices(tuple(picked)), FRAME_PX)])
-    _, decoded = decoder.next()
+    decoded = decoder.decode(clip.path, [FrameRequest(Indices(tuple(picked)), FRAME_PX)])
     if isinstance(decoded, Failed):
         return
     frames = decoded[0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
-_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+if TYPE_CHECKING:
+    import torch
+
+# Torch is imported where it is used: run files hold placements, and most runs need no network.
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,22 @@ class Placement:
 
     @property
     def torch_device(self) -> torch.device:
+        import torch
+
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        return _DTYPES[self.dtype]
+        import torch
+
+        return {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[self.dtype]
 
     def load(self, pictures: np.ndarray) -> torch.Tensor:
         """(N, H, W, 3) uint8 to the device as (N, 3, H, W) uint8; pinned on the way to a GPU."""
+        import torch
+
         tensor = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
         if self.torch_device.type == "cuda":
             tensor = tensor.pin_memory()

@@ -90,3 +90,12 @@ def test_a_full_disk_and_resuming_after_room_was_made(jobs: Jobs, tmp_path: Path
         assert "5 samples" in jobs.run("verify", "--config", run)
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_weights_that_are_not_here_stop_a_run_before_its_first_worker(jobs: Jobs) -> None:
+    reference = '[entities]\nbackend = "reference"\nmodel = "nobody/no-model"\n'
+    run = jobs.run_file("weightless", extra=reference)
+    line = refused(jobs, "dataset", "--config", run)
+    assert line.startswith("error: entities.model: the weights 'nobody/no-model'")
+    assert "python -m jobs.weights" in line
+    assert not list((jobs.folder / "facts" / "weightless").rglob("*.parquet"))

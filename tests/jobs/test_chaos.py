@@ -61,6 +61,7 @@ def run_with_kills(
     while order:
         names.append(f"broken-{runner}-{len(names)}")
         run = jobs.run_file(names[-1], runner)
+        run.write_text(run.read_text().replace("[[workers]]", "[[workers]]\ndecoders = 2"))
         job = jobs.start("dataset", "--config", run)
         while job.poll() is None or job.returncode < 0:
             assert time.monotonic() < until, f"seed {SEED}: {killed}"

@@ -47,6 +47,16 @@ def test_every_request_gets_its_own_frames_at_its_own_size(render, tmp_path):
     assert (picked.num_frames, picked.fps, picked.width, picked.height) == (50, 24, 64, 48)
 
 
+def test_sizes_are_kept_apart_where_no_request_wants_every_frame(render, tmp_path):
+    path = render(tmp_path / "a.mp4", stripes(30))
+    small, native = read_frames(
+        str(path), [FrameRequest(Spaced(0.5), area_px=16 * 12), FrameRequest(Indices((1, 12, 20)))]
+    )
+    assert small.images.shape == (4, 12, 16, 3)
+    assert native.images.shape == (3, 48, 64, 3)
+    assert (levels(small), levels(native)) == ([0, 12, 24, 29], [1, 12, 20])
+
+
 @pytest.mark.parametrize("fps", [Fraction(25, 2), Fraction(24000, 1001), Fraction(60)])
 def test_times_follow_the_frame_rate(render, tmp_path, fps):
     path = render(tmp_path / "a.mp4", stripes(40), fps)
@@ -59,6 +69,14 @@ def test_a_second_frame_can_follow_each_spaced_one(render, tmp_path):
     path = render(tmp_path / "a.mp4", stripes(30))
     (frames,) = read_frames(str(path), [FrameRequest(Spaced(0.5, then_s=0.04))])
     assert levels(frames) == [0, 1, 12, 13, 24, 25, 29]
+
+
+def test_the_middle_frame_can_come_with_the_spaced_ones(render, tmp_path):
+    path = render(tmp_path / "a.mp4", stripes(30))
+    spaced = FrameRequest(Spaced(0.5, middle=True))
+    for requests in ([spaced], [spaced, EVERY]):
+        (frames, *_) = read_frames(str(path), requests)
+        assert levels(frames) == list(frames.numbers) == [0, 12, 14, 24, 29]
 
 
 def test_no_request_reads_nothing(render, tmp_path):

@@ -164,3 +164,25 @@ def test_what_is_not_a_part_is_no_fact(tmp_path: Path) -> None:
     (folder / "lease.json").write_text("{}")
     pq.write_table(pa.table({"clip_id": ["a"]}), folder / "part-x.parquet.torn")
     assert ledger.measured("colour") == set()
+
+
+def test_only_the_columns_asked_for_are_read(url: str) -> None:
+    ledger = Ledger(url, [Colour()])
+    ledger.append({"colour": [("a", colour(1.0)), ("b", Failed("partial", "12 of 20"))]})
+    ledger.append({"colour": [("a", colour(2.0)), ("c", colour(3.0))]})
+    assert ledger.facts("colour", ["hue"]).to_pylist() == [
+        {"clip_id": "a", "code": None, "hue": 1.0},
+        {"clip_id": "b", "code": "partial", "hue": None},
+        {"clip_id": "c", "code": None, "hue": 3.0},
+    ]
+    assert [part.num_rows for part in ledger.parts("colour", ["word"])] == [2, 2]
+    with pytest.raises(KeyError, match=r"no columns.*shade"):
+        ledger.facts("colour", ["shade"])
+
+
+def test_the_facts_of_some_clips_are_those_of_the_whole(url: str) -> None:
+    ledger = Ledger(url, [Colour()])
+    for hue in (1.0, 2.0):
+        ledger.append({"colour": [(clip, colour(hue)) for clip in ("a", "b", "c")]})
+    some = ledger.facts_of("colour", pa.chunked_array([["c", "z", "a"]]))
+    assert some.equals(ledger.facts("colour").take([0, 2]))

@@ -1,7 +1,9 @@
 """Every row of a corpus is a row of the manifest, whatever is wrong with it."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ OPENVID = (
 )
 
 
+ID = "13d8c99a0f6af49c"
+
+
 def write(folder: Path, text: str, name: str = "clips.csv") -> str:
     (folder / name).write_text(text, encoding="utf-8")
     return str(folder / name)
@@ -27,6 +32,10 @@ def write(folder: Path, text: str, name: str = "clips.csv") -> str:
 
 def column(manifest: Manifest, name: str) -> list[Any]:
     return manifest.rows[name].to_pylist()
+
+
+def paths(manifest: Manifest) -> list[Any]:
+    return [clip.path for clip in manifest.clips(range(len(manifest.rows)))]
 
 
 def test_a_row_of_openvid_becomes_a_clip(tmp_path: Path) -> None:
@@ -65,7 +74,7 @@ def test_names_keep_spaces_dots_letters_of_every_script_and_folders(tmp_path: Pa
     corpus = write(tmp_path, "video,caption\n" + "".join(f"{name},c\n" for name in names))
     manifest = read_manifest(corpus)
     assert column(manifest, "video") == names
-    assert column(manifest, "path") == [f"{tmp_path}/{name}" for name in names]
+    assert paths(manifest) == [f"{tmp_path}/{name}" for name in names]
     assert column(manifest, "problem") == [None] * len(names)
     assert [clip.video for clip in manifest.clips([4, 1])] == ["part one/a.mp4", "a b.mp4"]
 
@@ -160,12 +169,12 @@ def test_a_corpus_and_its_videos_may_lie_in_object_stores(tmp_path: Path) -> Non
     store.pipe_file("/corpus/b.mp4", b"")
     store.pipe_file("/corpus/b.txt", b"bee")
     listed = read_manifest("memory://corpus/clips.csv")
-    assert column(listed, "path") == ["memory://corpus/a.mp4"]
+    assert paths(listed) == ["memory://corpus/a.mp4"]
     moved = read_manifest("memory://corpus/clips.csv", "s3://bucket/videos/")
-    assert column(moved, "path") == ["s3://bucket/videos/a.mp4"]
+    assert paths(moved) == ["s3://bucket/videos/a.mp4"]
     folder = read_manifest("memory://corpus")
-    assert column(folder, "path") == ["memory://corpus/b.mp4"]
-    assert column(read_manifest("memory://corpus", str(tmp_path)), "path") == [f"{tmp_path}/b.mp4"]
+    assert paths(folder) == ["memory://corpus/b.mp4"]
+    assert paths(read_manifest("memory://corpus", str(tmp_path))) == [f"{tmp_path}/b.mp4"]
 
 
 def test_the_id_follows_rows_and_place_and_nothing_else(tmp_path: Path) -> None:
@@ -182,6 +191,65 @@ def test_the_id_follows_rows_and_place_and_nothing_else(tmp_path: Path) -> None:
     for other in ("a.mp4,c,24\nb.mp4,d,26\n", "a.mp4,c,24\nb.mp4,,25\n", "a.mp4,c,24\n"):
         write(one, f"video,caption,fps\n{other}")
         assert read_manifest(corpus).id != first
+
+
+def test_the_id_of_a_corpus_never_changes(tmp_path: Path) -> None:
+    """Facts are stored under it. Of 20,001 rows, as it is taken over batches of 20,000."""
+    rows = "".join(f"{i}.mp4,c{i},{i / 7},pan\n" for i in range(20_000))
+    corpus = write(tmp_path, f'video,caption,score,path\n{rows}short\nx.mp4,"a ""b""\n",nan,-\n')
+    (tmp_path / "videos").mkdir()
+    manifest = read_manifest(corpus, str(tmp_path / "videos"))
+    assert replace(manifest, videos="/videos").id == ID
+
+
+def large(folder: Path, video: str) -> str:
+    """A corpus of 5 MB."""
+    words = "word " * 500_000
+    return write(folder, f"video,caption,fps\n{video},{words},24\nshort\n{video},{words},\n")
+
+
+def test_a_large_corpus_is_read_once(tmp_path: Path) -> None:
+    corpus = large(tmp_path, "a.mp4")
+    plain = read_manifest(corpus)
+    assert read_manifest(corpus, cache=str(tmp_path / "kept")).rows.equals(plain.rows)
+    stat = Path(corpus).stat()
+    large(tmp_path, "b.mp4")
+    os.utime(corpus, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if nothing had happened
+    again = read_manifest(corpus, cache=str(tmp_path / "kept"))
+    assert again.rows.equals(plain.rows)
+    assert again.rows.schema.metadata is None
+    assert again.id == plain.id
+
+
+def test_a_corpus_that_changed_or_whose_videos_moved_is_read_anew(tmp_path: Path) -> None:
+    kept = str(tmp_path / "kept")
+    corpus = large(tmp_path, "a.mp4")
+    first = read_manifest(corpus, cache=kept)
+    (tmp_path / "videos").mkdir()
+    moved = read_manifest(corpus, str(tmp_path / "videos"), cache=kept)
+    assert moved.id != first.id
+    large(tmp_path, "b.mp4")
+    assert column(read_manifest(corpus, cache=kept), "video") == ["b.mp4", "short", "b.mp4"]
+
+
+def test_a_torn_copy_of_a_corpus_is_no_loss(tmp_path: Path) -> None:
+    corpus, kept = large(tmp_path, "a.mp4"), str(tmp_path / "kept")
+    first = read_manifest(corpus, cache=kept)
+    (file,) = (tmp_path / "kept").iterdir()
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[: len(content) // 2])
+    assert read_manifest(corpus, cache=kept).rows.equals(first.rows)
+    assert file.read_bytes() == content
+
+
+def test_a_corpus_is_kept_only_where_there_is_room_and_reason(tmp_path: Path) -> None:
+    small = write(tmp_path, "video,caption\na.mp4,c\n", "small.csv")
+    read_manifest(small, cache=str(tmp_path / "kept"))
+    assert not (tmp_path / "kept").exists()
+    corpus = large(tmp_path, "a.mp4")
+    assert len(read_manifest(corpus, cache=f"{corpus}/no folder").rows) == 3
+    assert len(read_manifest(corpus, cache="memory://kept").rows) == 3
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from pipeline.errors import InputError
 from pipeline.filters import Filter, Filters, defaults, first_rejection
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.replay import judge
 from pipeline.stage import Stage
-from pipeline.verdicts import check_sum, flips, funnel, judge, reason, tally
+from pipeline.verdicts import check_sum, flip_counts, flips, funnel, reason, tally
 
 
 class Size(Stage):
@@ -73,7 +74,7 @@ def listed(tmp_path):
 
 
 def reasons(manifest: Manifest, facts: Mapping[str, pa.Table], filters: Filters) -> list[str]:
-    return [reason(row) for row in judge(manifest, STAGES, filters, facts).to_pylist()]
+    return [reason(row) for row in judge(manifest, STAGES, filters, facts).table().to_pylist()]
 
 
 def test_the_reason_is_the_first_in_order(listed) -> None:
@@ -113,9 +114,9 @@ def test_verdicts_add_up_to_the_manifest(listed) -> None:
     manifest, facts = listed(["a,c", "b,c", "c,c"], size={"a": size(1080, 6), "b": size(1, 6)})
     verdicts = judge(manifest, STAGES, defaults(STAGES), facts)
     assert tally(verdicts) == {"kept": 0, "rejected": 1, "failed": 0, "pending": 2}
-    check_sum(verdicts, manifest)
+    check_sum(verdicts.table(), manifest)
     with pytest.raises(ValueError, match="2 verdicts are not those of 3 rows"):
-        check_sum(verdicts.slice(1), manifest)
+        check_sum(verdicts.table().slice(1), manifest)
 
 
 def test_without_filters_what_was_measured_is_kept(listed) -> None:
@@ -136,7 +137,7 @@ def test_a_replay_says_what_the_workers_said(listed) -> None:
             "size": {"score": Filter(min=5.3, absent=absent), "side": Filter(min=1080)},
             "kind": {"word": Filter(one_of=("human",), absent=absent)},
         }
-        verdicts = judge(manifest, STAGES, filters, facts).to_pylist()
+        verdicts = judge(manifest, STAGES, filters, facts).table().to_pylist()
         for name, verdict in zip(names, verdicts, strict=True):
             said = first_rejection(filters["size"], sizes[name].values)
             said = said or first_rejection(filters["kind"], kinds[name].values)
@@ -155,19 +156,18 @@ def test_flips_are_the_rows_with_another_verdict(listed) -> None:
     )
     before = judge(manifest, STAGES, defaults(STAGES), facts)
     after = judge(manifest, STAGES, {"size": {"side": Filter(min=720)}}, facts)
-    assert flips(before, after).to_pylist() == [
-        {
-            "clip_id": clip_id("a"),
-            "video": "a",
-            "verdict_before": "rejected",
-            "verdict_after": "kept",
-            "before": "rejected: size.side 720, wanted >= 1080",
-            "after": "kept",
-        }
+    flipped = flips(before, after)
+    assert flipped.tolist() == [0]
+    assert [reason(row) for row in before.table(flipped).to_pylist()] == [
+        "rejected: size.side 720, wanted >= 1080"
     ]
-    assert flips(after, after).num_rows == 0
+    assert flip_counts(before, after, flipped) == {
+        ("rejected: size.side, wanted >= 1080", "kept"): 1
+    }
+    assert len(flips(after, after)) == 0
+    other, _ = listed(["a,c"])
     with pytest.raises(InputError, match="of other clips"):
-        flips(before.slice(1), after)
+        flips(judge(other, STAGES, {}, facts), after)
 
 
 def test_the_funnel_shows_what_left_it_where(listed) -> None:

@@ -1,16 +1,49 @@
 """Weights are looked for where the run file says, and what is not there is one clear line."""
 
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.weights import Weights, fetch, find
+from pipeline.weights import Weights, fetch, find, size_bytes
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MODEL = Weights("someone/some-model", "appearance.model")
 
 
 @pytest.fixture(autouse=True)
 def _empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Callable[..., Path]:
+    """Lays a model into the hub's cache as the hub does: its files, and which it should have."""
+
+    def lay(files: dict[str, str], listed: Sequence[str] = (), commit: str = COMMIT) -> Path:
+        model = tmp_path / "hub" / "models--someone--some-model"
+        snapshot = model / "snapshots" / commit
+        for name, text in files.items():
+            (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+            (snapshot / name).write_text(text)
+        (model / "refs").mkdir(exist_ok=True)
+        (model / "refs" / "main").write_text(commit)
+        if listed:
+            (model / "trees").mkdir(exist_ok=True)
+            tree = {name: {"size": 1, "blob_id": "0" * 40} for name in listed}
+            (model / "trees" / f"{commit}.json").write_text(
+                json.dumps({"format_version": 1, "files": tree})
+            )
+        return snapshot
+
+    return lay
 
 
 def test_a_folder_here_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -42,3 +75,76 @@ def test_a_file_that_torch_hub_has_is_found(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_bytes(b"weights")
     assert find(Weights("https://example.org/models/raft.pth", "motion.model")) == file
+
+
+def test_what_the_hubs_cache_holds_whole_is_found(cache: Callable[..., Path]) -> None:
+    files = {"config.json": "{}", "model.safetensors": "weights", "readme.md": "not asked for"}
+    snapshot = cache(files, listed=[*files, "model.bin"])
+    assert find(MODEL) == fetch(MODEL) == snapshot
+    assert size_bytes(snapshot, MODEL) == len("{}weights")
+
+
+def test_a_model_that_was_fetched_half_is_not_here(cache: Callable[..., Path]) -> None:
+    cache({"config.json": "{}"}, listed=["config.json", "model.safetensors"])
+    with pytest.raises(InputError, match=r"run python -m jobs\.weights"):
+        find(MODEL)
+
+
+def test_other_parts_of_a_model_are_not_the_one_that_is_wanted(cache: Callable[..., Path]) -> None:
+    cache({"vae/config.json": "{}"})
+    assert find(Weights(MODEL.name, "latents.codec", files=("vae/*",))).exists()
+    with pytest.raises(InputError, match="are not on this machine"):
+        find(Weights(MODEL.name, "base", files=("transformer/*",)))
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_shard_that_the_index_names_and_nobody_copied_is_named(
+    cache: Callable[..., Path], is_folder: bool
+) -> None:
+    index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
+    snapshot = cache({"model.safetensors.index.json": index, "model-1.safetensors": "weights"})
+    wanted = Weights(str(snapshot), "motion.model") if is_folder else MODEL
+    with pytest.raises(InputError, match=r"only half here: model-2\.safetensors is missing in"):
+        find(wanted)
+
+
+def test_another_revision_is_not_the_one_that_is_wanted(cache: Callable[..., Path]) -> None:
+    snapshot = cache({"model.safetensors": "weights"})
+    assert find(Weights(MODEL.name, "segment.sam", COMMIT)) == snapshot
+    with pytest.raises(InputError, match="at revision v2 are not on this machine"):
+        find(Weights(MODEL.name, "segment.sam", "v2"))
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server of three files."""
+    files = tmp_path / "served"
+    files.mkdir()
+    (files / "head.pth").write_bytes(b"weights")
+    (files / "raft-9a129038.pth").write_bytes(b"weights")
+    (files / "raft-0badc0de.pth").write_bytes(b"weights")
+    monkeypatch.setenv("no_proxy", "*")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(files))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["head.pth", "raft-9a129038.pth"])
+def test_a_file_is_fetched_to_where_torch_hub_looks(tmp_path: Path, served: str, name: str) -> None:
+    file = fetch(Weights(f"{served}/{name}", "motion.model"))
+    assert file == tmp_path / "torch" / "hub" / "checkpoints" / name
+    assert file.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("raft-0badc0de.pth", "its name says 0badc0de"), ("gone.pth", "HTTP Error 404")],
+)
+def test_a_file_that_is_not_what_it_should_be_leaves_nothing(
+    tmp_path: Path, served: str, name: str, reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        fetch(Weights(f"{served}/{name}", "motion.model"))
+    assert not [path for path in (tmp_path / "torch").rglob("*") if path.is_file()]

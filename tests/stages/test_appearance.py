@@ -1,5 +1,6 @@
 """Cuts, consistency and the aesthetic score."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -68,8 +69,11 @@ def test_a_slow_fade_shows_in_consistency_and_not_as_a_cut(moving):
 def test_the_numbers_stay_what_they_are(moving):
     """Raise the version of the stage when these change."""
     moving[30:] = moving[30:, :, ::-1] // 2
-    assert Appearance.version == 1
-    assert values(moving) == {
+    assert Appearance.version == 2
+    found = dict(values(moving))
+    stored = [0.07190, 0.04935, 0.05685, 0.04684, -0.10083]
+    assert found.pop("embedding")[::40] == pytest.approx(stored, abs=1e-3)
+    assert found == {
         "min_intersection": pytest.approx(0.0233, abs=1e-3),
         "cut_frame": 30,
         "max_content_change": pytest.approx(58.75, abs=0.01),
@@ -77,7 +81,27 @@ def test_the_numbers_stay_what_they_are(moving):
         "consistency_min": pytest.approx(0.0241, abs=1e-3),
         "aesthetic": None,
         "aesthetic_source": None,
+        "aesthetic_frames": None,
     }
+
+
+def test_the_embedding_tells_a_copy_from_another_clip(moving, texture):
+    """The copy is smaller, paler and a frame shorter; the other clip is dark elsewhere."""
+    other = np.repeat(texture(144, 256, seed=7)[None], 40, axis=0)
+    moving[:, :72] //= 4
+    other[:, :, 128:] //= 4
+    copy = [cv2.resize(n, (128, 72), interpolation=cv2.INTER_AREA) // 2 + 90 for n in moving[:-1]]
+    found, again, third = (
+        np.array(values(images)["embedding"]) for images in (moving, np.stack(copy), other)
+    )
+    assert len(found) == 192
+    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-3)
+    assert found @ again > 0.99
+    assert found @ third < 0.5
+
+
+def test_a_clip_of_one_colour_has_no_embedding(moving):
+    assert values(np.full_like(moving, 7))["embedding"] is None
 
 
 @pytest.mark.parametrize(

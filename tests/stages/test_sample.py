@@ -49,8 +49,10 @@ def facts(mask: np.ndarray) -> dict[str, dict[str, Any]]:
         "probe": {"width": width, "fps": 24.0, "mtime": 1234.5, "codec": None},
         "appearance": {"consistency": np.float64(0.1) + np.float64(0.2)},
         "motion": {"top5": 0.04},
+        "overlay": {"share": 0.0},
         "entities": {"main_entity": "disc", "phrase": "red disc", "category": "object"},
         "segment": {"mask_rle": rle_encode(mask), "mask_width": width, "mask_height": height},
+        "pair": {"found_again": 0.9, "likeness": 0.7, "word_similarity": None},
     }
 
 
@@ -124,6 +126,7 @@ def test_the_json_tells_caption_entity_facts_and_where_it_came_from(tmp_path: Pa
     assert note["entity"] == {"main_entity": "disc", "phrase": "red disc", "category": "object"}
     assert (note["width"], note["height"], note["fps"], note["num_frames"]) == (720, 480, 8, 25)
     assert note["facts"]["appearance"]["consistency"] == 0.1 + 0.2
+    assert note["facts"]["pair"] == {"found_again": 0.9, "likeness": 0.7}
     assert note["provenance"]["frames"] == list(NUMBERS[1:])
     assert note["provenance"]["settings"]["video"]["crf"] == VideoSettings().crf
     assert "mask_rle" not in note["facts"]["segment"]
@@ -223,9 +226,40 @@ def test_the_crop_has_the_aspect_lies_inside_and_holds_the_subject():
     assert crop_window((1920, 1080), (720, 480), (900, 0, 1020, 1080)) == (150, 0, 1770, 1080)
 
 
+def test_the_reference_lies_so_many_frames_before_the_window_and_is_still_of_frame_0(
+    tmp_path: Path,
+):
+    settings = SampleSettings(num_frames=5, interval=2, reference_frame=30)
+    numbers = (0, 30, 32, 34, 36, 38)
+    frames = moving(300, 200, numbers)
+    values = built(tmp_path, frames, facts(disc(300, 200)), settings=settings)
+    members = opened(tmp_path, values)
+    note = json.loads(members["json"])
+    assert note["provenance"]["frames"] == list(numbers[1:])
+    assert note["provenance"]["reference_frame"] == 0
+    with av.open(io.BytesIO(members["mp4"]), "r") as container:
+        first = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    row = first[240].astype(int)
+    middle = np.flatnonzero(row[:, 0] - row[:, 2] > 90).mean()
+    assert middle == pytest.approx((0.6 * 300 + 30) * 2.4, abs=4)  # the disc 30 frames on
+
+
+def test_a_clip_that_is_too_short_for_a_later_window_is_told_how_long_it_has_to_be(tmp_path: Path):
+    stage = Sample(SampleSettings(reference_frame=30), str(tmp_path))
+    short = moving(300, 200, (0, *range(30, 100, 3)))
+    (outcome,) = stage.measure([clip()], [short], [facts(disc(300, 200))])
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.message) == (
+        "partial",
+        "found 25 of 26 frames: a sample needs a clip of 103",
+    )
+
+
 def test_a_video_without_frames_to_pick_is_refused():
     with pytest.raises(InputError, match="interval 0"):
         SampleSettings(interval=0)
+    with pytest.raises(InputError, match="reference_frame 0"):
+        SampleSettings(reference_frame=0)
 
 
 ENCODE_NOISE = """

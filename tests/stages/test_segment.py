@@ -169,6 +169,16 @@ def test_a_single_frame_cannot_be_measured() -> None:
     assert outcome.code == "too_short"
 
 
+@pytest.mark.parametrize("size", [(8, 8), (2048, 16), (31, 200)])
+def test_pictures_on_which_the_flow_would_die_are_too_small(size: tuple[int, int]) -> None:
+    width, height = size
+    images = np.zeros((2, height, width, 3), np.uint8)
+    frames = Frames(images, (0, 3), FPS, 20, width, height)
+    outcome = Segment(SegmentSettings()).measure([CLIP], [frames], [{}])[0]
+    assert isinstance(outcome, Failed)
+    assert outcome.code == "too_small"
+
+
 def test_times_that_do_not_begin_at_the_first_frame_are_refused() -> None:
     with pytest.raises(InputError, match="wanted 0"):
         Segment(SegmentSettings(seconds=(0.5, 1.0)))

@@ -1,0 +1,16 @@
+"""One pass: the clips that the scores let pass are compared, so that of near copies one is kept."""
+
+from __future__ import annotations
+
+from jobs.command import finish
+from jobs.order import PASSES
+from jobs.steps import take
+
+
+def main() -> int:
+    """Runs this pass over the clips that wait for it."""
+    return take(__doc__, {"duplicates": PASSES["duplicates"]})
+
+
+if __name__ == "__main__":
+    finish(main)

@@ -1,0 +1,31 @@
+"""Small networks on disk, written once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:  # torch is for the tests that ask for a network
+    from stages.networks.grounding import GroundingSettings
+    from stages.networks.sam import SamSettings
+
+
+@pytest.fixture(scope="session")
+def small_detectors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GroundingSettings]:
+    """One Grounding DINO with random weights: package -> the settings that load it."""
+    from small_grounding import save
+
+    original, transformers = save(tmp_path_factory.mktemp("grounding"))
+    return {"original": original, "transformers": transformers}
+
+
+@pytest.fixture(scope="session")
+def small_cutters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SamSettings]:
+    """One SAM with random weights: package -> the settings that load it."""
+    from segment_anything import sam_model_registry
+    from small_sam import KIND, package_model, save
+
+    sam_model_registry[KIND] = package_model
+    original, transformers = save(tmp_path_factory.mktemp("sam"))
+    return {"original": original, "transformers": transformers}
