@@ -30,10 +30,10 @@ def told(step: Step) -> dict[str, float]:
 
 
 def files(steps: Sequence[Step], grid: tuple[int, int, int]) -> Mapping[str, bytes]:
-    """By name; none where sampling saw nothing. grid: latent frames, rows and columns of patches.
+    """By name; none where sampling saw nothing, and no maps without an entity.
 
-    `weight` holds the share of the video's attention on the reference, a row per step and in it a
-    number per layer.
+    grid: latent frames, rows and columns of patches. `weight` holds the share of the video's
+    attention on the reference, a row per step and in it a number per layer.
     """
     seen = [step for step in steps if step.saw is not None]
     if not seen:
@@ -46,9 +46,13 @@ def files(steps: Sequence[Step], grid: tuple[int, int, int]) -> Mapping[str, byt
             step.number: step.saw.warning for step in seen if step.saw and step.saw.warning
         },
     }
+    beside = {NUMBERS: json.dumps(numbers, indent=1).encode()}
+    mapped = [step for step in seen if step.saw and step.saw.activation is not None]
+    if not mapped:
+        return beside
     picture = io.BytesIO()
-    Image.fromarray(sheet(seen, grid)).save(picture, "PNG")
-    return {NUMBERS: json.dumps(numbers, indent=1).encode(), MAPS: picture.getvalue()}
+    Image.fromarray(sheet(mapped, grid)).save(picture, "PNG")
+    return {**beside, MAPS: picture.getvalue()}
 
 
 def sheet(steps: Sequence[Step], grid: tuple[int, int, int]) -> np.ndarray:
@@ -59,7 +63,7 @@ def sheet(steps: Sequence[Step], grid: tuple[int, int, int]) -> np.ndarray:
     """
     rows: list[np.ndarray] = []
     for step in steps:
-        if step.saw is None:
+        if step.saw is None or step.saw.activation is None:
             continue
         maps = _stretched(step.saw.activation[0].float().unflatten(1, grid))  # (e, T, h, w)
         if step.saw.region is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +37,13 @@ from pipeline.shards import ShardReader
 from pipeline.stop import Stop
 from pipeline.video import VideoSettings
 from training.checkpoint import find, is_checkpoint, read_state
-from training.dataset import LatentDataset
+from training.dataset import ENCODERS, LatentDataset
 from training.held_out import split
 from training.weights import ADAPTER
+
+_log = logging.getLogger(__name__)
+
+_FEW_WORDS = 20  # design, "Sampling": CogVideoX was trained on long captions
 
 
 def main() -> int:
@@ -63,6 +69,7 @@ def _generate(run: GenerateRun, stop: Stop) -> int:
     wishes = [*_held_out(run, training), *_wishes(run, curated)]
     if not wishes:
         raise InputError("found no video to make; wanted held_out above 0, or [[wishes]]")
+    _warn_of_short(wishes)
     video = replace(
         curated.sample.video, width=curated.latents.width, height=curated.latents.height
     )
@@ -80,6 +87,19 @@ def _generate(run: GenerateRun, stop: Stop) -> int:
     generated.write_index(url, [draft.record.name for draft in drafts])
     print(f"{url}: {len(drafts)} videos, {len(todo)} of them new")
     return 0
+
+
+def _warn_of_short(wishes: Sequence[Wish]) -> None:
+    for prompt in dict.fromkeys(wish.prompt for wish in wishes):
+        words = len(prompt.split())
+        if words < _FEW_WORDS:
+            _log.warning(
+                "the prompt '%s' has %d words; the base was trained on long captions, so %d or "
+                "more make better videos",
+                textwrap.shorten(prompt, 80, placeholder=" ..."),
+                words,
+                _FEW_WORDS,
+            )
 
 
 def _make(
@@ -182,7 +202,7 @@ def _trained(run: GenerateRun) -> tuple[TrainRun, Trained]:
     return training, Trained(
         str(checkpoint) if trains_base else find(training.base),
         None if trains_base else checkpoint / ADAPTER,
-        {what: known[f"latents.{what}"] for what in ("codec", "text")},
+        {what: known[f"latents.{what}"] for what in ENCODERS},
         training.null_text,
         training.snr_shift,
     )

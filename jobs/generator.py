@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from jobs.generate_settings import GenerateRun
+from model.adapter_file import load_adapter, read_header
 from model.bias import entity_mask
 from model.config import AdapterConfig
 from model.extra_frame import open_model
 from model.sampling import Conditions, Step, initial_noise, sample
-from model.weights import identify_base, load_adapter, load_base, read_header
+from model.weights import identify_base, load_base
 from pipeline.errors import InputError
 from pipeline.generated import Generated
+from pipeline.reference import VERSION as REFERENCE_VERSION
 from stages.latents import LatentsSettings, encode_pictures, open_codec, open_text
 
 WITH, WITHOUT = "reference", "none"
@@ -83,7 +85,11 @@ class Generator:
         encoders = {"codec": self._codec.fingerprint(), "text": self._text.fingerprint()}
         _check_encoders(trained, encoders)
         dtype = torch.bfloat16 if settings.base_dtype == "bf16" else torch.float32
-        config = None if adapter is None else _switched(read_header(adapter).config, settings)
+        config = None
+        if adapter is not None:
+            header = read_header(adapter)
+            _check_pictures(adapter, header.made_with, latents)
+            config = _switched(header.config, settings)
         self._model = open_model(load_base(trained.base, dtype), config)
         base_id = identify_base(trained.base)
         if adapter is not None:
@@ -196,6 +202,24 @@ def _check_encoders(trained: Trained, found: Mapping[str, str]) -> None:
                 f"{trained.made_with[what]}, this run's is {here}; name that one under [latents] "
                 "of the run file, or train again"
             )
+
+
+def _check_pictures(file: Path, made_with: Mapping[str, str], latents: LatentsSettings) -> None:
+    """An adapter that does not say what its pictures were is taken for what it says."""
+    size = tuple(made_with.get(side) for side in ("width", "height"))
+    if None not in size and size != (str(latents.width), str(latents.height)):
+        raise InputError(
+            f"{file}: was trained at {'x'.join(map(str, size))}, this run's latents are "
+            f"{latents.width}x{latents.height}; set that size under [latents] of the run file, or "
+            "train again"
+        )
+    rule = made_with.get("reference_version", str(REFERENCE_VERSION))
+    if rule != str(REFERENCE_VERSION):
+        raise InputError(
+            f"{file}: was trained on reference pictures of version {rule}, they are made by "
+            f"version {REFERENCE_VERSION} now; make samples and latents again and train on those, "
+            "or use the code that it was trained with"
+        )
 
 
 def _switched(config: AdapterConfig, settings: GenerateRun) -> AdapterConfig:

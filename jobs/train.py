@@ -29,7 +29,7 @@ from pipeline.errors import InputError
 from pipeline.lease import Lease
 from pipeline.stop import Stop
 from training.checkpoint import Weights, find, flat, is_checkpoint, read_state
-from training.dataset import LatentDataset
+from training.dataset import ENCODERS, LatentDataset
 from training.held_out import hold_out, split
 from training.metrics import TrainingProgress
 from training.objective import noise_schedule
@@ -152,8 +152,9 @@ def _trainer(run: TrainRun, folder: Path, subject: _Subject) -> Trainer:
 def _identity(run: TrainRun, subject: _Subject) -> dict[str, Any]:
     """All that the numbers of this training depend on, by dotted key."""
     settings = {key: value for key, value in flat(run).items() if key not in _ELSEWHERE}
-    made_with = {f"latents.{what}": value for what, value in subject.dataset.made_with.items()}
-    return {**settings, **made_with, "dataset": subject.dataset.dataset_id, "base": subject.base}
+    dataset = subject.dataset  # its id stands for all that its latents were made with
+    encoders = {f"latents.{what}": dataset.made_with[what] for what in ENCODERS}
+    return {**settings, **encoders, "dataset": dataset.dataset_id, "base": subject.base}
 
 
 def _fitting(dataset: LatentDataset) -> TransformerConfig:
@@ -182,8 +183,8 @@ def _check_base(run: TrainRun, place: str, dataset: LatentDataset) -> None:
                 f"{key}: found {value}, the base {place} was trained with {known[key]}; give both "
                 "the same, or subjects that are held out here were trained on there"
             )
-    for what, here in dataset.made_with.items():
-        there = known[f"latents.{what}"]
+    for what in ENCODERS:
+        here, there = dataset.made_with[what], known[f"latents.{what}"]
         if there != here:
             raise InputError(
                 f"{dataset.url}: these latents were made by the {what} {here}, the base {place} "

@@ -16,20 +16,22 @@ from torch import Tensor, nn
 from model.config import AdapterConfig, Kind
 from model.errors import ModelError
 from model.lora import Lora
+from model.merge import check_autocast
 from model.position import Grid, video_rotary
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostics:
-    """What a forward saw that was told the entity.
+    """What a forward saw that was told the entity, or whose backend knows the weight anyway.
 
     weight: (layers, B), the share of the video's attention that is on the reference, per layer;
-    activation: (B, e, V), A_e, the mean over ERAE's layers; e is 1, or n where each reference has
-    its own entity. region: (layers, B, e, V) bool, R where every layer made its own, else None.
+    activation: (B, e, V), A_e, the mean over ERAE's layers, None without an entity; e is 1, or n
+    where each reference has its own. region: (layers, B, e, V) bool, R where every layer has its
+    own, else None.
     """
 
     weight: Tensor
-    activation: Tensor
+    activation: Tensor | None
     region: Tensor | None
 
 
@@ -76,6 +78,7 @@ class Adapted(nn.Module):
 
     def _base(self, latents: Tensor, timestep: Tensor, text: Tensor, grid: Grid) -> Tensor:
         """The stock transformer's v (B, T, C, H, W)."""
+        check_autocast(latents.device)
         rotary = None
         if self.transformer.config["use_rotary_positional_embeddings"]:
             head_dim = self.transformer.config["attention_head_dim"]

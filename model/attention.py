@@ -57,12 +57,12 @@ class Seen:
     """What one layer saw.
 
     weight: (B,), the mean share of the video's attention that is on the reference; activation:
-    (B, e, V), A_e, attention to the entity's tokens over text and video keys, mean over heads;
-    region: (B, e, V) bool, R of this layer alone, or None.
+    (B, e, V), A_e, attention to the entity's tokens over text and video keys, mean over heads, or
+    None without an entity; region: (B, e, V) bool, R of this layer alone, or None.
     """
 
     weight: Tensor
-    activation: Tensor
+    activation: Tensor | None
     region: Tensor | None
 
 
@@ -116,17 +116,17 @@ def _biased(
     if plan.entity is not None and not groups:
         lses = [log_sum_exp(q, keys) for keys, _ in pairs]
 
-    bias, mask, seen = plan.bias, plan.mask, None
-    activation = None if plan.entity is None else _activation(q, main[0], lses[0], plan.entity)
+    bias, mask, seen, activation = plan.bias, plan.mask, None, None
+    if plan.entity is not None:
+        activation = _activation(q, main[0], lses[0], plan.entity, plan.num_text_tokens)
     if plan.own is not None and region is None and activation is not None:
         region = entity_region(activation, plan.num_frames, plan.own)
     if plan.own is not None and region is not None:
         bias = with_region(bias, region, plan.own)
         if plan.backend == "dense":
             mask = dense_mask(bias, num_reference_tokens, q.dtype)
-    if activation is not None:
-        weight = _weight(lses, bias, plan.num_text_tokens)
-        seen = Seen(weight, activation, region)
+    if lses:
+        seen = Seen(_weight(lses, bias, plan.num_text_tokens), activation, region)
 
     if groups:
         return merge(q, groups, bias), seen
@@ -137,11 +137,11 @@ def _biased(
 
 
 @torch.no_grad()
-def _activation(q: Tensor, k: Tensor, lse: Tensor, entity: Tensor) -> Tensor:
+def _activation(q: Tensor, k: Tensor, lse: Tensor, entity: Tensor, num_text_tokens: int) -> Tensor:
     """A_e (B, e, V). lse: (B, N, M), of the main keys k alone: with the reference's it would be
     circular, since R moves them. entity: (B, e, L).
     """
-    text, scale = entity.shape[2], q.shape[-1] ** -0.5
+    text, scale = num_text_tokens, q.shape[-1] ** -0.5
     total = lse.new_zeros(len(q), entity.shape[1], q.shape[2] - text)
     for head in range(q.shape[1]):  # the logits of all heads would be the model's largest tensor
         asked = q[:, head, text:].to(lse.dtype) * scale  # (B, V, D)

@@ -72,7 +72,8 @@ class TabConfig:
 class EraeConfig:
     """The entity's region R = A_e > threshold, and what it adds to the bias (Eq. 8).
 
-    form: "add" is tanh(M) + b1*R (Eq. 6 and 8), "product" is tanh(M)*R (Algorithm 1, line 7).
+    form: "add" is tanh(M) + b1*R (Eq. 6 and 8), "product" is tanh(M)*R (Algorithm 1, line 7);
+    without an entity there is no R, and the bias is tanh(M) in both.
     layers: whose A_e of the previous step is averaged; "middle" is the middle third (14-27 of 42),
     else "first-last". "own": every layer makes R of its own A_e in the same step, which training
     can do as well. normalise: "minmax" clips to the percentiles and stretches to 0..1, per latent
@@ -88,6 +89,10 @@ class EraeConfig:
     normalise: Literal["minmax", "median"] = "minmax"
     low_percentile: float = 1.0  # ours: the paper's threshold needs a scale, and a peak spoils it
     high_percentile: float = 99.0
+
+    def acts(self, sampling: bool) -> bool:
+        """The switch for sampling, or that for training."""
+        return self.sample if sampling else self.train
 
     def chosen_layers(self, num_layers: int) -> range:
         """The blocks whose A_e is averaged."""
@@ -117,7 +122,8 @@ class AdapterConfig:
     kind: "extra_frame" is the baseline of Table 2's first row (model/extra_frame.py), which knows
     rank, alpha and null_text alone. attention: "joint" is Eq. 4; "independent" is Algorithm 1, line
     3: reference queries see reference keys only. delta: the shift of the reference's position
-    (t, h, w) in patches (Eq. 5); "-width" is (0, 0, -W). reference_timestep: "zero" takes the
+    (t, h, w) in patches of the base's grid (Eq. 5); "-width" is (0, 0, -W), W the video's width
+    there. reference_timestep: "zero" takes the
     reference for the clean picture that it is, "shared" gives it the video's t. bias_queries: Eq. 6
     writes Q = zW_Q; text that reads the reference unbiased leaks it into the video. null_text: the
     prompt of a drop and of guidance, T5("") or zeros. backend: how the biased softmax is computed,

@@ -27,6 +27,7 @@ from model.errors import ModelError
 
 _aten = torch.ops.aten
 _HALF = (torch.bfloat16, torch.float16)  # all that the flash kernel of a GPU takes
+_AMPERE = 8  # and the first GPUs that it runs on: compute capability 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,23 @@ class Group:
 
 def flash_takes(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether there is a flash kernel that says its log-sum-exp."""
-    return device.type == "cpu" or (device.type == "cuda" and dtype in _HALF)
+    if device.type != "cuda":
+        return device.type == "cpu"
+    return dtype in _HALF and torch.cuda.get_device_properties(device).major >= _AMPERE
+
+
+def check_autocast(device: torch.device) -> None:
+    """Raises ModelError where autocast is on: dtypes are explicit in all of the model."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        raise ModelError(
+            "found autocast on; wanted it off: the weights' dtype is what is computed in"
+        )
 
 
 def check_dtypes(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raises ModelError unless the kernel is to compute in the one dtype that these have."""
-    kind = q.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        raise ModelError(
-            "attention: found autocast on; wanted it off: the weights' dtype is what is computed in"
-        )
+    check_autocast(q.device)
     if not q.dtype == k.dtype == v.dtype:
         raise ModelError(
             f"attention: found q, k, v of {q.dtype}, {k.dtype}, {v.dtype}; wanted one dtype: "
@@ -69,7 +77,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Group:
     if not flash_takes(q.device, q.dtype):
         raise ModelError(
             f'adapter.backend "merged": found {q.dtype} on {q.device.type}; wanted bf16 or fp16 '
-            'there: set base_dtype = "bf16" or backend = "dense"'
+            'on a GPU of compute capability 8.0: set base_dtype = "bf16" or backend = "dense"'
         )
     alone = q.detach(), k.detach(), v.detach()
     if q.device.type == "cpu":

@@ -46,6 +46,11 @@ class Grid:
             (self.height, self.width), self.base_width, self.base_height
         )
 
+    def extent(self) -> int:
+        """How wide the grid is in the coordinates of `lines`: at the base's own size its width."""
+        (_, left), (_, right) = self.crop()
+        return right - left
+
     def lines(self) -> tuple[Tensor, Tensor]:
         """The coordinates (h,) and (w,) of the patches, by diffusers' crop rule, fp32."""
         start, stop = self.crop()
@@ -139,7 +144,7 @@ def reference_places(
     grid: Grid, num_references: int, delta: Delta
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(t, h, w) of every reference token, each (R,) fp32."""
-    shift = torch.tensor((0, 0, -grid.width) if delta == "-width" else delta, dtype=torch.float32)
+    shift = torch.tensor((0, 0, -grid.extent()) if delta == "-width" else delta)
     h, w = torch.meshgrid(*grid.lines(), indexing="ij")
     place = torch.stack([torch.zeros_like(h), h, w]).flatten(1)  # (3, h*w)
     times = torch.arange(1, num_references + 1, dtype=torch.float32)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.adapted import Adapted
 from model.bias import NUM_TRAIN_TIMESTEPS, coverage_warning, entity_region
-from model.config import SamplingConfig
+from model.config import OWN, SamplingConfig
 from model.memory import ReferenceMemory, can_remember
 from model.transformer import CustomVideoX
 
@@ -40,12 +40,12 @@ class Saw:
     """What the branch with text and reference saw in one step.
 
     weight: (layers, B), the share of the video's attention that is on the reference; activation:
-    (B, e, V), A_e; region: R, (B, e, V) bool, or (layers, B, e, V) where every layer has its own;
-    None without ERAE.
+    (B, e, V), A_e, None without an entity; region: R, (B, e, V) bool, or (layers, B, e, V) where
+    every layer has its own; None without an entity or ERAE.
     """
 
     weight: Tensor
-    activation: Tensor
+    activation: Tensor | None
     region: Tensor | None
 
     @property
@@ -61,7 +61,10 @@ class Saw:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step that is done, counted from 0. saw: None without an entity or a reference."""
+    """One step that is done, counted from 0.
+
+    saw: None without a reference, or where nobody asked and it would cost something to know.
+    """
 
     number: int
     timestep: int
@@ -115,7 +118,8 @@ def sample(
     """
     bars = [*alpha_bars(snr_shift).tolist(), 1.0]
     timesteps = [*trailing_timesteps(settings.steps), -1]  # after the last step all is signal
-    latents, region, reference = noise.float(), None, conditions.reference
+    latents, reference = noise.float(), conditions.reference
+    region = _first_region(model, conditions, noise)
     if reference is not None and isinstance(model, CustomVideoX) and can_remember(model.adapter):
         reference = model.remember(reference)
     guided = _Guided(model, conditions, reference, settings)
@@ -162,12 +166,24 @@ class _Guided:
         return v, saw, region_next
 
 
+def _first_region(model: Adapted, conditions: Conditions, noise: Tensor) -> Tensor | None:
+    """R = 0, (B, e, V), where R is to be of the step before and there is none; else None."""
+    entity, adapter = conditions.entity, model.adapter
+    if entity is None or conditions.reference is None or not isinstance(model, CustomVideoX):
+        return None
+    if adapter is None or not adapter.erae.sample or adapter.erae.layers == OWN:
+        return None
+    num_video_tokens = noise[0, :, 0].numel() // model.transformer.config["patch_size"] ** 2
+    num_entities = entity.shape[1] if entity.dim() == 3 else 1
+    return entity.new_zeros(len(noise), num_entities, num_video_tokens, dtype=torch.bool)
+
+
 def _seen(model: Adapted, num_frames: int) -> Saw | None:
     """What the last forward tells; with the region where ERAE is on."""
     told, adapter = model.diagnostics, model.adapter
     if told is None or adapter is None:
         return None
     region = told.region
-    if region is None and adapter.erae.sample:
+    if region is None and told.activation is not None and adapter.erae.sample:
         region = entity_region(told.activation, num_frames, adapter.erae)
     return Saw(told.weight, told.activation, region)

@@ -23,7 +23,7 @@ from model.attention import Pair, Plan, Seen
 from model.bias import reference_bias
 from model.block import both_streams, main_stream, reference_stream
 from model.config import OWN, AdapterConfig, Kind
-from model.errors import ModelError
+from model.fitting import check_entity, check_present, check_region, check_unused
 from model.lora import Lora
 from model.memory import ReferenceMemory, check_memory
 from model.position import Grid, Rotary, main_rotary, reference_rotary, reference_table
@@ -83,6 +83,7 @@ class CustomVideoX(Adapted):
         noisy, prompt = latents.to(dtype), text.to(dtype)
         grid = self._grid(noisy)
         if reference is None:
+            check_unused(region=region, present=present, entity=entity)
             return self._base(noisy, timestep, prompt, grid).to(latents.dtype)
         size = tuple(reference.shape)
         adapter = self._fitting(size, latents)
@@ -91,13 +92,24 @@ class CustomVideoX(Adapted):
             present = reference.present_with(present)
         else:
             reference = reference.to(dtype)
+        num_video = latents.shape[1] * grid.height * grid.width
+        check_entity(entity, size, text.shape[1])
+        check_present(present, size)
+        check_region(
+            region,
+            adapter.erae,
+            len(self.transformer.transformer_blocks),
+            size,
+            num_video,
+            sampling,
+        )
+        own = adapter.erae.acts(sampling) and adapter.erae.layers == OWN
         subjects = entity[:, None] if entity is not None and entity.dim() == 2 else entity
-        own = _check_entity(adapter, region, subjects, size[1], sampling)
         bias = reference_bias(
             adapter,
             timestep,
             text.shape[1],
-            latents.shape[1] * grid.height * grid.width,
+            num_video,
             None if own else region,
             present,
             sampling,
@@ -116,6 +128,7 @@ class CustomVideoX(Adapted):
         """
         adapter = self._fitting(reference.shape, reference)
         check_memory(adapter)
+        check_present(present, reference.shape)
         clean, num_references = reference.to(self.transformer.dtype), reference.shape[1]
         grid = self._grid(clean)
         time = self._time(torch.zeros(len(clean), dtype=torch.int64, device=clean.device))
@@ -250,10 +263,12 @@ class CustomVideoX(Adapted):
 
 def _summed_up(seen: Sequence[Seen], layers: range) -> Diagnostics:
     """layers: whose A_e is averaged."""
+    chosen_maps = [seen[layer].activation for layer in layers]
+    maps = [one for one in chosen_maps if one is not None]
     regions = [one.region for one in seen if one.region is not None]
     return Diagnostics(
         torch.stack([one.weight for one in seen]),
-        torch.stack([seen[layer].activation for layer in layers]).mean(0),
+        torch.stack(maps).mean(0) if maps else None,
         torch.stack(regions) if regions else None,
     )
 
@@ -266,31 +281,3 @@ def _reference_mask(
         return None
     seen_of_main = num_main if adapter.attention == "joint" else 0
     return reference_mask(present, seen_of_main, num_reference_tokens)
-
-
-def _check_entity(
-    adapter: AdapterConfig,
-    region: Tensor | None,
-    entity: Tensor | None,
-    num_references: int,
-    sampling: bool,
-) -> bool:
-    """Whether each layer has an R of its own."""
-    acts = adapter.erae.sample if sampling else adapter.erae.train
-    own = acts and adapter.erae.layers == OWN
-    if region is not None and not acts:
-        word = "sample" if sampling else "train"
-        raise ModelError(
-            f"found a region, while erae.{word} is off; leave the region out or switch it on"
-        )
-    if region is not None and own != (region.dim() == 4):
-        raise ModelError(
-            f'found a region {tuple(region.shape)} with erae.layers = "{adapter.erae.layers}"; '
-            f"wanted one for {'every layer' if own else 'all layers'}"
-        )
-    if entity is not None and entity.shape[1] not in (1, num_references):
-        raise ModelError(
-            f"found {entity.shape[1]} entities for {num_references} references; wanted one, or "
-            "one of each"
-        )
-    return own

@@ -67,13 +67,14 @@ class Latents(Stage):
 
     video (16, 1 + (F - 1) / 4, h, w) and reference (16, 1, h, w): modes of the codec, scaled; text
     (L, D); in its metadata the key, caption, entity with its token numbers, source_id, width and
-    height in pixels and the fingerprints of codec and text. It lies in a tar of its own, as shards
-    hold it. Fails as `sample` when the sample is gone or damaged, `entity` when the phrase is not
-    among the caption's tokens, `frames` when the codec takes no such number of them.
+    height in pixels, the fingerprints of codec and text, and from the sample its `interval` between
+    frames and the `reference_version` that its picture was made by. It lies in a tar of its own, as
+    shards hold it. Fails as `sample` when the sample is gone or damaged, `entity` when the phrase
+    is not among the caption's tokens, `frames` when the codec takes no such number of them.
     """
 
     name: ClassVar[str] = "latents"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[pa.Schema] = pa.schema(
         [
             ("address", pa.string()),
@@ -154,7 +155,8 @@ class Latents(Stage):
 
         from model.errors import ModelError
 
-        caption = json.loads(members["json"])["caption"]
+        note = json.loads(members["json"])
+        caption, built_with = note["caption"], note["provenance"]["settings"]
         images = video.decode(members["mp4"])
         if (len(images) - 1) % self._codec.time_factor:
             wanted = f"1 more than a multiple of {self._codec.time_factor}"
@@ -180,6 +182,8 @@ class Latents(Stage):
             **self._made_with,
             "width": str(size[0]),
             "height": str(size[1]),
+            "interval": str(built_with["interval"]),
+            "reference_version": str(built_with["reference_version"]),
         }
         stored = {name: t.to("cpu", dtype).contiguous() for name, t in tensors.items()}
         return _in_order(save(stored, about))

@@ -73,9 +73,10 @@ def places(num_references: int, rotary: bool) -> list[tuple[float, float, float]
     """
     rows = [i * 4 / 3 for i in range(3)] if rotary else [0.0, 1.0, 2.0]
     columns = [i * 5 / 4 for i in range(4)] if rotary else [0.0, 1.0, 2.0, 3.0]
+    width = 5 if rotary else WIDTH
     video = [(float(t), h, w) for t in range(FRAMES) for h in rows for w in columns]
     return video + [
-        (0.0, h, w - (i + 1) * WIDTH) for i in range(num_references) for h in rows for w in columns
+        (0.0, h, w - (i + 1) * width) for i in range(num_references) for h in rows for w in columns
     ]
 
 

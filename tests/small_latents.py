@@ -16,6 +16,7 @@ from pipeline import shards
 from pipeline.sample_tar import pack
 
 TOKENS, DIM = 12, 16
+PICTURES = {"width": "48", "height": "32", "interval": "3", "reference_version": "1"}
 
 
 def key(number: int) -> str:
@@ -40,8 +41,7 @@ def blob(number: int, source: str, made_with: Mapping[str, str], frames: int = 2
         "entity": "ball",
         "entity_tokens": json.dumps([1]),
         "source_id": source,
-        "width": "48",
-        "height": "32",
+        **PICTURES,
         **made_with,
     }
     return save(tensors, about)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.config import TINY, AdapterConfig, EraeConfig
 from model.transformer import CustomVideoX
@@ -46,6 +46,17 @@ def model_of(adapter: AdapterConfig | None = ADAPTER, config: Any = SMALL) -> Cu
         for weight in model.adapter_parameters().values():
             weight += 0.2 * torch.randn(weight.shape, generator=generator)
     return model
+
+
+def calls_of_first_keys(model: Any) -> list[int]:
+    """Grows by one with every call of the first block's to_k, in forward and in backward."""
+    calls: list[int] = []
+
+    def count(layer: nn.Module, given: Any, out: Tensor) -> None:
+        calls.append(out.shape[1])
+
+    model.transformer.transformer_blocks[0].attn1.to_k.register_forward_hook(count)
+    return calls
 
 
 @dataclass

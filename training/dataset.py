@@ -23,13 +23,20 @@ from pipeline.shards import INDEX, ShardReader
 MEMBER = "safetensors"
 """A sample of latents has this one member."""
 
+ENCODERS = ("codec", "text")
+"""Of `Latents.made_with`: fingerprints, there in all latents."""
+
+_PICTURES = ("width", "height", "interval", "reference_version")
+"""Of `Latents.made_with`: sizes in pixels, frames between frames, and the rule of the reference."""
+
 
 @dataclass(frozen=True, slots=True)
 class Latents:
     """One sample. video: (T, C, H, W), reference: (1, C, H, W), text: (L, D), all fp32.
 
     caption, entity: the prompt and the phrase in it that names the subject; entity_tokens: its
-    token numbers. made_with: fingerprints of `codec` and `text`, the same in a whole dataset.
+    token numbers. made_with: ENCODERS, and of the pictures width and height in pixels, interval
+    and reference_version, as far as the latents say them; the same in a whole dataset.
     """
 
     key: str
@@ -51,7 +58,8 @@ class LatentDataset:
     """The samples of a folder of latents, by number, in the order of their keys.
 
     So a dataset that is cut into other shards is trained on in the same order. Raises InputError
-    when there are none, or when a sample was made by another codec or text encoder than the first.
+    when there are none, or when a sample was made with another codec, text encoder, size, interval
+    or rule of the reference than the first.
     """
 
     def __init__(self, url: str) -> None:
@@ -71,7 +79,7 @@ class LatentDataset:
 
     @property
     def made_with(self) -> Mapping[str, str]:
-        """Fingerprints of the codec and the text encoder."""
+        """See `Latents`."""
         return self._first.made_with
 
     def __len__(self) -> int:
@@ -80,11 +88,12 @@ class LatentDataset:
     def __getitem__(self, number: int) -> Latents:
         """Reads one sample alone; safe to call from threads."""
         sample = self._read(number)
-        for what, wanted in self._first.made_with.items():
-            if sample.made_with[what] != wanted:
+        for what in (*ENCODERS, *_PICTURES):
+            found, wanted = sample.made_with.get(what), self._first.made_with.get(what)
+            if found != wanted:
                 raise InputError(
-                    f"{self.url}: sample {sample.key} has the {what} {sample.made_with[what]}, "
-                    f"others {wanted}; make the latents again"
+                    f"{self.url}: sample {sample.key} has the {what} {found}, others {wanted}; "
+                    "make the latents again"
                 )
         if sample.video.shape != self._first.video.shape:
             raise InputError(
@@ -117,7 +126,10 @@ def unpack(where: str, source_id: str, blob: bytes) -> Latents:
             caption=about["caption"],
             entity=about["entity"],
             entity_tokens=tuple(json.loads(about["entity_tokens"])),
-            made_with={"codec": about["codec"], "text": about["text"]},
+            made_with={
+                **{what: about[what] for what in ENCODERS},
+                **{what: about[what] for what in _PICTURES if what in about},
+            },
         )
     except (SafetensorError, struct.error, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{where}: damaged latents: {error}; make the latents again") from error

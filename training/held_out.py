@@ -124,7 +124,7 @@ class HeldOut:
             timestep=int(within * NUM_TRAIN_TIMESTEPS),
             text=sample.text,
             reference=references[kind],
-            entity=sample.entity_mask() if self.with_entity else None,
+            entity=sample.entity_mask() if self.with_entity and kind != "none" else None,
         )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from model.adapted import Adapted
-from model.weights import Base, load_adapter, load_base, save_adapter, save_base
+from model.adapter_file import load_adapter, save_adapter
+from model.weights import Base, load_base, save_base
 
 ADAPTER = "adapter.safetensors"
 

@@ -66,3 +66,11 @@ def test_where_layers_have_their_own_region_it_is_the_share_of_them() -> None:
 def test_a_video_without_a_reference_has_nothing_beside_it() -> None:
     assert files([Step(0, 999, None)], GRID) == {}
     assert told(Step(0, 999, None)) == {"number": 0, "timestep": 999}
+
+
+def test_without_an_entity_there_are_numbers_and_no_maps() -> None:
+    weight_alone = Step(0, 999, Saw(torch.tensor([[0.25], [0.5]]), None, None))
+    written = files([weight_alone], GRID)
+    assert set(written) == {NUMBERS}
+    assert json.loads(written[NUMBERS])["weight"] == [[0.25, 0.5]]
+    assert told(weight_alone) == {"number": 0, "timestep": 999, "weight": 0.375}

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from jobs import evaluate, generate, train
 from jobs.attention_report import MAPS, NUMBERS
@@ -25,6 +27,7 @@ from model.text import build_tiny
 from pipeline import generated, shards, video
 from pipeline.clip import Clip, Measurement, clip_id
 from pipeline.errors import InputError
+from pipeline.reference import VERSION
 from pipeline.report.videos import scores_section
 from pipeline.sample_tar import pack
 from pipeline.video import VideoSettings
@@ -134,7 +137,12 @@ def _members(number: int, caption: str, texture: Callable[..., np.ndarray]) -> d
     reference = np.full((64, 96, 3), 255, np.uint8)
     reference[16:48, 32:64] = subject
     phrase = f"{caption.split()[1]} ball"
-    note = {"caption": caption, "facts": {"entities": {"phrase": phrase}}}
+    built = {"interval": 3, "reference_version": VERSION}
+    note = {
+        "caption": caption,
+        "facts": {"entities": {"phrase": phrase}},
+        "provenance": {"settings": built},
+    }
     return {
         "json": json.dumps(note).encode(),
         "mask.png": b"",
@@ -289,6 +297,46 @@ def test_an_adapter_of_another_base_is_refused(run: Path, tmp_path: Path) -> Non
     own.write_text(own.read_text().replace(str(run), str(moved)))
     with pytest.raises(InputError, match=r"this adapter was trained on .*; found the base"):
         _generate(moved)
+
+
+def _retold(file: Path, **made_with: str | None) -> None:
+    """The same adapter, whose header says something else of its data, or leaves it out."""
+    with safe_open(file, "pt") as opened:
+        names = opened.keys()
+        weights = {name: opened.get_tensor(name) for name in names}
+        about = opened.metadata()
+    header = json.loads(about["customvideox"])
+    told = {**header["made_with"], **made_with}
+    header["made_with"] = {what: value for what, value in told.items() if value is not None}
+    save_file(weights, file, {**about, "customvideox": json.dumps(header)})
+
+
+def test_an_adapter_of_other_pictures_is_refused_and_an_old_one_taken_for_what_it_says(
+    run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run.parents[1], tmp_path, dirs_exist_ok=True)
+    moved = tmp_path / "runs" / "small"
+    (file,) = (moved / "train").rglob("adapter.safetensors")
+    for told, error in (
+        ({"width": "720"}, "was trained at 720x64, this run's latents are 96x64"),
+        ({"reference_version": "0"}, "on reference pictures of version 0, they are made by"),
+    ):
+        kept = file.read_bytes()
+        _retold(file, **told)
+        with pytest.raises(InputError, match=error) as caught:
+            _generate(moved)
+        assert "\n" not in str(caught.value)
+        file.write_bytes(kept)
+    _retold(file, width=None, height=None, interval=None, reference_version=None)
+    _generate(moved, "seeds = [9]\nwithout = false", steps=1)
+
+
+def test_a_short_prompt_is_warned_of_once(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _generate(run, "seeds = [0, 1]", steps=1)
+    said = [record.getMessage() for record in caplog.records if "long captions" in record.message]
+    assert len(said) == 2
+    assert len(set(said)) == 2
+    assert all("has 4 words" in line for line in said)
 
 
 def test_another_text_encoder_than_that_of_the_training_is_refused(

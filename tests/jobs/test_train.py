@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from small_latents import DIM, TOKENS, small_latents
+from small_latents import DIM, PICTURES, TOKENS, small_latents
 
 from jobs.train import main
+from model.adapter_file import read_header
 from model.text import TextEncoder, build_tiny
 from pipeline.errors import InputError
 from training.checkpoint import find
+from training.dataset import LatentDataset
 from training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +121,15 @@ def test_an_adapter_changes_only_itself_and_learns(folder: Path):
     base_end = read_metrics(folder / "base" / "metrics.jsonl")[-1]["held_out_none"]
     assert none == {base_end}
     assert lines[0]["held_out_right"] != lines[-1]["held_out_right"]
+
+
+def test_an_adapter_says_what_it_was_trained_with(folder: Path):
+    _run(_run_file(folder, "telling", steps=1))
+    told = read_header(_newest(folder / "telling") / "adapter.safetensors").made_with
+    latents = LatentDataset(str(folder / "latents"))
+    text = TextEncoder(str(folder / "text"), TOKENS).fingerprint()
+    encoders = {"codec": "dct", "text": text}
+    assert told == {**PICTURES, **encoders, "dataset": latents.dataset_id}
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from model.errors import ModelError
 from model.merge import attend, log_sum_exp, merge
@@ -21,6 +24,8 @@ CUDA = pytest.param(
 class Case:
     """Two samples, three heads of 16, 70 queries and main keys, and 24 keys of each reference.
 
+    That is, unless another size of the heads or number of main tokens is asked for.
+
     Each reference has its own bias, and one is hidden: of one sample from all queries, and of the
     other from one query.
     """
@@ -31,19 +36,26 @@ class Case:
     bias: Tensor
     grad: Tensor
 
-    def __init__(self, num_references: int, dtype: torch.dtype, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        num_references: int,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        num_main: int = 70,
+        size: int = 16,
+    ) -> None:
         generator = torch.Generator().manual_seed(num_references)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
 
-        lengths = [70] + [24] * num_references
-        self.q = 2 * normal(2, 70, 3, 16).transpose(1, 2)  # as the model's, heads outside
-        self.keys = [normal(2, length, 3, 16).transpose(1, 2) for length in lengths]
-        self.values = [normal(2, length, 3, 16).transpose(1, 2) for length in lengths]
-        self.bias = normal(2, num_references, 70).float()
+        lengths = [num_main] + [24] * num_references
+        self.q = 2 * normal(2, num_main, 3, size).transpose(1, 2)  # as the model's, heads outside
+        self.keys = [normal(2, length, 3, size).transpose(1, 2) for length in lengths]
+        self.values = [normal(2, length, 3, size).transpose(1, 2) for length in lengths]
+        self.bias = normal(2, num_references, num_main).float()
         self.bias[1, 0], self.bias[0, -1, 5] = -torch.inf, -torch.inf
-        self.grad = normal(2, 70, 3, 16).transpose(1, 2)
+        self.grad = normal(2, num_main, 3, size).transpose(1, 2)
 
     def run(self, backend: Callable[["Case"], Tensor]) -> list[Tensor]:
         """The output, and the gradients of q, of all keys and of all values."""
@@ -77,7 +89,8 @@ def plain(case: Case) -> Tensor:
 
 def written_out(case: Case) -> Tensor:
     """In fp64; bias-free where `case.bias` is 0."""
-    logits = [case.q.double() @ k.double().mT / 4 for k in case.keys]
+    scale = case.q.shape[-1] ** -0.5
+    logits = [case.q.double() @ k.double().mT * scale for k in case.keys]
     for i, bias in enumerate(case.bias.unbind(1)):
         logits[i + 1] = logits[i + 1] + bias[:, None, :, None]
     return torch.cat(logits, 3).softmax(3) @ torch.cat(case.values, 2).double()
@@ -153,15 +166,45 @@ def test_in_bf16_the_bias_costs_no_more_than_a_plain_flash_loses(device: str) ->
     case = Case(2, torch.bfloat16, device)
     wanted = case.run(written_out)
     assert floor > 1e-3
-    for backend in (merged, widened):
+    for backend in (merged, dense, widened):
         assert max(errors(case.run(backend), wanted)) < 2 * floor
 
 
+class Cudnn(TorchFunctionMode):
+    """Notes at every softmax whether cuDNN's may be taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed: list[bool] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is functional.scaled_dot_product_attention:
+            self.allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", [dense, widened])
+def test_cudnn_is_never_asked(backend: Any) -> None:
+    """Its backward gives NaN where the test below looks."""
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with Cudnn() as seen:
+        backend(Case(1, torch.float32))
+    assert seen.allowed == [False]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU")
+def test_half_a_block_of_128_keys_under_a_mask_has_its_gradients() -> None:
+    case = Case(1, torch.bfloat16, "cuda", num_main=168, size=64)  # 192 keys
+    assert max(errors(case.run(dense), case.run(written_out))) < 0.02
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-4)])
 @pytest.mark.parametrize("device", ["cpu", CUDA])
-def test_log_sum_exp_is_that_of_the_logits(device: str) -> None:
-    case = Case(1, torch.float32, device)
+def test_log_sum_exp_is_that_of_the_logits(device: str, dtype: torch.dtype, atol: float) -> None:
+    case = Case(1, dtype, device)
     wanted = (case.q.double() @ case.keys[0].double().mT / 4).logsumexp(-1)
-    assert torch.allclose(log_sum_exp(case.q, case.keys[0]).double(), wanted, atol=1e-5)
+    assert torch.allclose(log_sum_exp(case.q, case.keys[0]).double(), wanted, atol=atol)
 
 
 @pytest.mark.parametrize("backend", [merged, dense, widened])
@@ -180,8 +223,13 @@ def test_merging_where_no_kernel_tells_its_log_sum_exp_is_one_line() -> None:
         attend(q, q, q)
 
 
-def test_the_backend_is_merged_on_a_gpu_in_half_precision_and_dense_elsewhere() -> None:
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+def test_the_backend_is_merged_on_a_gpu_in_half_precision_and_dense_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu, cpu, found = torch.device("cuda"), torch.device("cpu"), SimpleNamespace(major=8)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: found)
     assert chosen("auto", gpu, torch.bfloat16) == "merged"
     assert chosen("auto", gpu, torch.float32) == chosen("auto", cpu, torch.bfloat16) == "dense"
     assert chosen("augmented", gpu, torch.bfloat16) == "augmented"
+    found.major = 7  # its half precision is too old for the flash kernel
+    assert chosen("auto", gpu, torch.float16) == "dense"

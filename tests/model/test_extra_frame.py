@@ -9,16 +9,26 @@ import pytest
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from peft import LoraConfig
-from small_transformer import FRAMES, HEIGHT, SINCOS, SMALL, WIDTH, Batch, base_of
+from small_transformer import (
+    FRAMES,
+    HEIGHT,
+    SINCOS,
+    SMALL,
+    WIDTH,
+    Batch,
+    base_of,
+    calls_of_first_keys,
+)
 from torch import Tensor
 
+from model.adapter_file import load_adapter, read_header, save_adapter
 from model.config import COGVIDEOX_5B, AdapterConfig, EraeConfig, SamplingConfig
 from model.errors import ModelError
 from model.extra_frame import ExtraFrame, open_model
 from model.position import Grid, video_rotary
 from model.sampling import Conditions, sample
 from model.transformer import CustomVideoX
-from model.weights import Base, load_adapter, read_header, save_adapter
+from model.weights import Base
 from training.objective import noise_schedule
 from training.step import Example, OptimizerSettings, Training
 
@@ -101,9 +111,11 @@ def test_the_gradient_reaches_all_of_the_adapter_and_nothing_else(checkpointed: 
         return {name: w.grad for name, w in model.named_parameters() if w.grad is not None}
 
     model = model_of()
+    calls = calls_of_first_keys(model)
     if checkpointed:
         model.transformer.enable_gradient_checkpointing()
     found, wanted = gradients(model), gradients(model_of())
+    assert len(calls) == (3 if checkpointed else 2)
     assert set(found) == set(model.adapter_parameters()) == set(model.optimised_parameters())
     assert all(grad.any() and torch.equal(grad, wanted[name]) for name, grad in found.items())
 

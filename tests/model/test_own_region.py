@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from slow_transformer import slow_sample
-from small_transformer import ADAPTER, FRAMES, PATCHES, Batch, model_of
+from small_transformer import ADAPTER, FRAMES, PATCHES, Batch, calls_of_first_keys, model_of
 
 from model.config import AdapterConfig, EraeConfig, SamplingConfig
 from model.errors import ModelError
@@ -76,15 +76,18 @@ def test_a_dropped_text_has_no_entity_and_no_region() -> None:
     assert torch.equal(model(*called(batch), entity=nobody), model(*called(batch)))
 
 
-def test_checkpointing_changes_no_gradient() -> None:
-    def gradients(checkpointed: bool) -> tuple[torch.Tensor, ...]:
-        model, batch = model_of(OWN), Batch()
-        if checkpointed:
-            model.transformer.enable_gradient_checkpointing()
+def test_checkpointing_computes_a_block_again_and_changes_no_gradient() -> None:
+    model, batch = model_of(OWN), Batch()
+    calls = calls_of_first_keys(model)
+
+    def gradients() -> tuple[torch.Tensor, ...]:
         loss = model(*called(batch), entity=ENTITY).square().mean()
         return torch.autograd.grad(loss, list(model.optimised_parameters().values()))
 
-    assert all(torch.equal(a, b) for a, b in zip(gradients(True), gradients(False), strict=True))
+    wanted, without = gradients(), len(calls)
+    model.transformer.enable_gradient_checkpointing()
+    assert all(torch.equal(a, b) for a, b in zip(gradients(), wanted, strict=True))
+    assert (without, len(calls) - without) == (2, 4)
 
 
 def test_a_hidden_reference_stays_hidden_whatever_the_region() -> None:

@@ -27,6 +27,11 @@ VARIANTS = {
         1,
     ),
     "sin-cos": (ADAPTER, SINCOS, 2),
+    "regions of two layers": (
+        replace(ADAPTER, erae=replace(ADAPTER.erae, layers="1-2")),
+        SMALL,
+        1,
+    ),
     "two references, merged": (replace(ADAPTER, backend="merged"), SMALL, 2),
     "two references, augmented": (replace(ADAPTER, backend="augmented"), SMALL, 2),
 }
@@ -49,14 +54,17 @@ def test_it_equals_the_slow_implementation(name: str) -> None:
     ]
     wanted = torch.stack([one.v for one in slow])
     slow_grads = torch.autograd.grad(wanted.square().mean(), weights)
-    assert torch.allclose(v, wanted, atol=1e-6)  # diffusers turns in fp32
+    # Measured: 1.5e-8 of v, 1.6e-8 of A_e; diffusers turns in fp32.
+    assert torch.allclose(v, wanted, rtol=0, atol=5e-8)
     for grad, slow_grad in zip(grads, slow_grads, strict=True):
         assert torch.allclose(grad, slow_grad, atol=1e-6 * slow_grad.abs().max().item(), rtol=1e-5)
     assert seen is not None
+    assert seen.activation is not None
     weight = torch.stack([torch.stack(one.weight) for one in slow], dim=1)
-    assert torch.allclose(seen.weight, weight, atol=1e-6)
-    middle = torch.stack([one.activation[1] for one in slow])  # the middle third of three layers
-    assert torch.allclose(seen.activation[:, 0], middle, atol=1e-6)
+    assert torch.allclose(seen.weight, weight, rtol=0, atol=5e-8)
+    layers = slice(1, 3) if adapter.erae.layers == "1-2" else slice(1, 2)  # or the middle third
+    mean = torch.stack([torch.stack(one.activation[layers]).mean(0) for one in slow])
+    assert torch.allclose(seen.activation[:, 0], mean, rtol=0, atol=5e-8)
 
 
 @pytest.mark.parametrize("config", [SMALL, SINCOS, replace(SMALL, sample_width=8, sample_height=6)])

@@ -76,6 +76,19 @@ def test_references_lie_side_by_side_left_of_the_video() -> None:
     assert not t.any()
 
 
+@pytest.mark.parametrize(("height", "width"), [(480, 720), (256, 384), (480, 480), (320, 720)])
+def test_no_reference_lies_in_the_video_or_in_another_at_any_size(height: int, width: int) -> None:
+    """The step from one patch to the next is the same all the way, from picture to picture too."""
+    grid = grid_of(COGVIDEOX_5B, height, width)
+    _, _, w = reference_places(grid, 2, "-width")
+    near, far = w.reshape(2, grid.height, grid.width)[:, 0]
+    line = torch.cat([far, near, grid.lines()[1]])
+    step = line.diff()
+    assert (step > 0).all()
+    assert step[grid.width - 1] == pytest.approx(step[2 * grid.width - 1].item(), abs=1e-4)
+    assert near[-1] < grid.lines()[1][0]
+
+
 def test_attention_knows_the_distance_alone() -> None:
     grid = grid_of(TINY, 128, 192)
     q = torch.randn(1, 1, 1, 32, generator=torch.Generator().manual_seed(0))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+from slow_sampling import slow_guided
 
 from model.config import TINY, AdapterConfig, EraeConfig, SamplingConfig
 from model.errors import ModelError
@@ -166,6 +167,18 @@ def test_the_region_of_a_step_acts_in_the_next_one(adapted: CustomVideoX) -> Non
     assert not torch.equal(
         sample(adapted, conditions(), noise, two), sample(adapted, erased, noise, two)
     )
+
+
+def test_both_branches_are_told_the_region_of_the_step_before_and_only_that() -> None:
+    """Three steps, a region that moves and is strong enough to see where it acts."""
+    model = network(AdapterConfig(rank=4, alpha=4, erae=EraeConfig(threshold=0.5, b1=2.0)))
+    noise, told = initial_noise([1], SHAPE), list[Step]()
+    found = sample(model, conditions(), noise, SamplingConfig(3), progress=told.append)
+    wanted = slow_guided(model, conditions(), noise, 3)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    regions = [step.saw.region for step in told if step.saw and step.saw.region is not None]
+    assert len(regions) == 3
+    assert (regions[0] & ~regions[1]).any()  # so that their union is another
 
 
 def test_erae_switched_off_leaves_the_entity_alone() -> None:

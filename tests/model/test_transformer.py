@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_transformer import ADAPTER, SMALL, Batch, base_of, model_of
+from small_transformer import ADAPTER, SMALL, Batch, base_of, calls_of_first_keys, model_of
 from torch import Tensor, nn
 
 from model import transformer
@@ -48,11 +48,35 @@ def gradients(model: CustomVideoX, batch: Batch) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_checkpointing_changes_no_gradient(backend: Any) -> None:
+def test_checkpointing_computes_a_block_again_and_changes_no_gradient(backend: Any) -> None:
     model, batch = model_of(replace(ADAPTER, backend=backend)), Batch()
+    calls = calls_of_first_keys(model)
     wanted = gradients(model, batch)
+    without = len(calls)
     model.transformer.enable_gradient_checkpointing()
     assert all(torch.equal(a, b) for a, b in zip(gradients(model, batch), wanted, strict=True))
+    assert (without, len(calls) - without) == (2, 4)  # main and reference, then both once more
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU")
+def test_on_a_gpu_a_checkpointed_merged_model_is_as_near_to_fp32_as_a_dense_one() -> None:
+    """Heads of 64 as the 5B's; the 29 main tokens fill no block of a kernel."""
+    wide, batch = replace(SMALL, num_layers=2, attention_head_dim=64), Batch()
+    wanted = gradients(model_of(config=wide), batch)
+    on_gpu = Batch()
+    for name, tensor in vars(on_gpu).items():
+        setattr(on_gpu, name, tensor.cuda())
+
+    def error(backend: Any) -> float:
+        model = model_of(replace(ADAPTER, backend=backend), wide).cuda()
+        nn.Module.to(model.transformer, torch.bfloat16)
+        model.transformer.enable_gradient_checkpointing()
+        both = zip(gradients(model, on_gpu), wanted, strict=True)
+        return max(((a.cpu() - b).norm() / b.norm()).item() for a, b in both)
+
+    assert error("merged") < 1.5 * error("dense")
+    assert error("dense") < 0.1
 
 
 def test_a_block_compiles_without_graph_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

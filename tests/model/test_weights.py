@@ -14,6 +14,7 @@ from peft.utils.save_and_load import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from model.adapter_file import load_adapter, read_header, save_adapter
 from model.config import TINY, AdapterConfig, EraeConfig, TabConfig
 from model.errors import ModelError
 from model.transformer import CustomVideoX
@@ -21,10 +22,7 @@ from model.weights import (
     Base,
     identify_base,
     init_tiny_base,
-    load_adapter,
     load_base,
-    read_header,
-    save_adapter,
     save_base,
 )
 
@@ -92,6 +90,40 @@ def test_a_base_that_is_not_there_or_damaged_is_one_line(tmp_path: Path) -> None
     with pytest.raises(ModelError, match="cannot be read") as caught:
         load_base(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_base_of_several_files_comes_back_with_a_name(tmp_path: Path) -> None:
+    base = init_tiny_base(1, SMALL)
+    base.save_pretrained(tmp_path / "transformer", max_shard_size="200KB")
+    assert len(list((tmp_path / "transformer").glob("*.safetensors"))) > 2
+    wanted = base.state_dict()
+    again = load_base(tmp_path).state_dict()
+    assert all(torch.equal(weight, wanted[name]) for name, weight in again.items())
+    known = identify_base(tmp_path)
+    last = max((tmp_path / "transformer").glob("*.safetensors"))
+    save_file({name: weight + 1 for name, weight in load_file(last).items()}, last)
+    assert identify_base(tmp_path).fingerprint != known.fingerprint
+
+
+def test_a_model_of_the_hub_without_a_transformer_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    kept = tmp_path / "models--some--words"
+    for folder, name, text in (("refs", "main", "a" * 40), ("snapshots", "a" * 40 + "/x.md", "")):
+        (kept / folder / name).parent.mkdir(parents=True)
+        (kept / folder / name).write_text(text)
+    with pytest.raises(
+        ModelError, match=r"some/words: found no transformer/config\.json"
+    ) as caught:
+        load_base("some/words")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_is_kept_in_fp32_whatever_the_model_became(file: Path) -> None:
+    save_adapter(trained().to(torch.bfloat16), file, BASE)
+    assert {weight.dtype for weight in load_file(file).values()} == {torch.float32}
 
 
 def test_an_adapter_comes_back(file: Path) -> None:

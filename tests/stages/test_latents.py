@@ -26,6 +26,7 @@ from pipeline.video import VideoSettings
 from stages.latents import Latents, LatentsSettings, encode_pictures
 
 CAPTION = "A red ball rolls over a floor, and the red ball stops."
+BUILT = {"interval": 5, "reference_version": 9}
 SETTINGS = LatentsSettings("dct", "tiny", 96, 64, max_tokens=24, weights="f32", dtype="f32")
 CLIP = Clip(clip_id("ball.mp4"), "ball.mp4", "/nowhere/ball.mp4", CAPTION, "source")
 
@@ -40,7 +41,7 @@ class Place:
         file = io.BytesIO()
         Image.fromarray(reference).save(file, "PNG")
         members = {
-            "json": json.dumps({"caption": CAPTION}).encode(),
+            "json": json.dumps({"caption": CAPTION, "provenance": {"settings": BUILT}}).encode(),
             "mask.png": b"",
             "mp4": video.encode(images, VideoSettings(192, 128)),
             "reference.png": file.getvalue(),
@@ -101,6 +102,8 @@ def test_the_metadata_names_the_entity_by_its_tokens(place: Place, tmp_path: Pat
     assert len(tokens) == 4
     assert about["codec"] == DctCodec().fingerprint()
     assert about["text"] == TextEncoder(place.text, 24).fingerprint()
+    assert (about["width"], about["height"]) == ("96", "64")
+    assert (about["interval"], about["reference_version"]) == ("5", "9")
 
 
 def test_built_twice_it_is_one_file_and_built_elsewhere_the_same_bytes(place: Place) -> None:

@@ -53,7 +53,7 @@ def test_the_three_losses_differ_by_the_reference_alone():
     samples = SmallSamples()
     _, aside = split(0, SOURCES, 0.3)
     settings = HeldOutSettings(samples=6, draws=5)
-    held = hold_out(0, aside, SOURCES, samples.__getitem__, settings)
+    held = hold_out(0, aside, SOURCES, samples.__getitem__, settings, with_entity=True)
     seen: dict[str, list] = {}
 
     def losses(examples):
@@ -70,6 +70,7 @@ def test_the_three_losses_differ_by_the_reference_alone():
         assert torch.equal(a.noise, c.noise)
         assert torch.equal(a.latents[:1], a.reference)
         assert not torch.equal(a.reference, b.reference)
-        assert c.reference is None
+        assert c.reference is c.entity is None
+        assert torch.equal(a.entity, b.entity)
     fifths = Counter((one.key, one.timestep // 200) for one in right)
     assert len(fifths) == 6 * 5
