@@ -17,7 +17,8 @@ ARGS = $(strip $(call given,CONFIG,config) $(call given,CORPUS,corpus) \
        $(call given,VIDEOS,videos) $(call given,OUT,out) $(call given,RUNNER,runner))
 
 JOBS := corpus manifest parts probe appearance motion overlay score duplicates caption entities segment pair \
-        samples shards dataset latents train generate evaluate report thresholds whatif verify prune status weights
+        samples shards dataset latents train generate evaluate report thresholds whatif verify prune status \
+        rehearse weights
 DEMO := --config jobs/configs/demo
 .PHONY: help $(JOBS) aesthetic consistency demo test check bench bench-peers lock
 
@@ -30,6 +31,7 @@ demo: $(READY) runs/demo-corpus ## everything, small, on CPU: clips, shards, ada
 	$(RUN) jobs.dataset $(DEMO).toml $(call given,RUNNER,runner)
 	@echo "against the corpus's known answers:"
 	@$(RUN) jobs.corpus --out runs/demo-corpus --score runs/demo
+	$(RUN) jobs.rehearse $(DEMO).toml
 	$(RUN) jobs.latents $(DEMO).toml $(call given,RUNNER,runner)
 	$(RUN) jobs.train $(DEMO)-base.toml
 	$(RUN) jobs.train $(DEMO)-train.toml
@@ -47,6 +49,7 @@ runs/demo-corpus: | $(READY)
 dataset: ## from a manifest to training shards: all the steps below, in order
 manifest: ## reads the corpus and says what is in it, and what is wrong with which row
 parts: ## says which zips of the corpus are worth fetching
+rehearse: ## runs every network of CONFIG once on a few clips: tiny ones, of random weights
 weights: ## fetches what the networks of CONFIG are loaded from, ahead
 probe: ## measures: what the container says (size, rate, length, codec)
 appearance: ## measures: aesthetic score, cuts, consistency

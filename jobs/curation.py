@@ -29,11 +29,11 @@ from pipeline.neighbours import NEAR_DUPLICATE
 from pipeline.passes import Curation, Pace, PassReport, run_pass
 from pipeline.progress import Progress
 from pipeline.replay import Replay
+from pipeline.same_weights import keep_to_the_same
 from pipeline.stage import Source, Stage
 from pipeline.stop import Stop
 from pipeline.units import Fleet
 from pipeline.verdicts import Verdicts, check_sum
-from pipeline.weights import find
 from pipeline.work import Work
 
 
@@ -88,7 +88,8 @@ class House:
         return replace(self.curation, stages=self.measures).replay(*others)
 
     def look_for_weights(self, names: Sequence[str]) -> None:
-        """Raises InputError when something that these stages load is missing, or a server is.
+        """Raises InputError when what these stages load is missing or has changed, or a server is
+        missing.
 
         Before the first worker starts, and only where clips may still come to: a run that is done
         needs no weights. The workers of another cluster look for themselves, as they are set up:
@@ -102,8 +103,7 @@ class House:
         for stage in self.curation.stages:
             reached = reached or stage.name in waiting
             if reached and stage.name in names and isinstance(stage, Stage):
-                for weights in stage.weights():
-                    find(weights)
+                keep_to_the_same(self.curation.ledger, stage)
                 stage.check()
 
     def measure(self, name: str, stages: Sequence[str]) -> PassReport:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 
@@ -29,9 +29,8 @@ _SHOWN = 40
 def main() -> int:
     """Reads the corpus and the directories of its zips, or the file that stands for them."""
     run = read_run(parser(__doc__).parse_args())
-    corpus = run.corpus
-    # Where a file says which zip holds what, the zips need not be opened.
-    manifest = manifest_of(replace(run, corpus=replace(corpus, videos="")) if corpus.parts else run)
+    # Where a file says which zip holds what, the zips need not be there, nor be opened.
+    manifest = manifest_of(run, zipped=not run.corpus.parts)
     holding, zips = _holding(run, manifest)
     verdicts = judge(manifest, (), published_filters(run, manifest), {})
     print(funnel(verdicts, ()))
@@ -54,7 +53,7 @@ def _holding(run: Run, manifest: Manifest) -> tuple[Holding, Sequence[Zip]]:
     """Which part each row is in, and the zips that there are."""
     videos = manifest.rows["video"]
     if run.corpus.parts:
-        return in_mapping(run.corpus.parts, videos), list_zips(run.corpus.videos)
+        return in_mapping(run.corpus.parts, videos), list_zips(manifest.videos)
     if manifest.zips is None:
         raise InputError(
             f"found no zips in {manifest.videos}, wanted --videos FOLDER_OR_URL/*.zip, or parts "

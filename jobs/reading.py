@@ -9,14 +9,18 @@ from pipeline.filters import MANIFEST_STAGE, Filter, Filters, check_known, merge
 from pipeline.manifest import Manifest, read_manifest
 
 
-def manifest_of(run: Run) -> Manifest:
-    """The corpus of a run, kept beside its facts if it is a large one. Raises InputError."""
+def manifest_of(run: Run, zipped: bool = True) -> Manifest:
+    """The corpus of a run, kept beside its facts if it is a large one. Raises InputError.
+
+    zipped: whether to look which clips the zips hold.
+    """
     check_corpus(run)
     return read_manifest(
         run.corpus.manifest,
         run.corpus.videos or None,
         cache=storage.join(facts_url(run), "manifests") if run.out or run.facts else None,
         captioned=run.caption.backend == "off",
+        zipped=zipped,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.bounds import Count
 from pipeline.errors import InputError
 from pipeline.filters import FilterChange
 from pipeline.neighbours import NearDuplicateSettings
@@ -45,7 +46,7 @@ class EngineSettings:
     """
 
     runner: Literal["ray", "local"] = "ray"
-    unit_size: int = 32
+    unit_size: Count = 32
     flush_s: float = 30.0
     limits: Limits = Limits()
 
@@ -54,7 +55,7 @@ class EngineSettings:
 class ShardSettings:
     """samples_per_shard: a bucket with more is split (1,000: 1-2 GB, as WebDataset recommends)."""
 
-    samples_per_shard: int = 1_000
+    samples_per_shard: Count = 1_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,9 @@ def _numbers(
 ) -> Iterator[str]:
     """A line for each quantile, and one for each bound in force, where it lies among them."""
     numbers = np.sort(known.cast(pa.float64()).to_numpy())
-    numbers = numbers[~np.isnan(numbers)]
+    numbers = numbers[np.isfinite(numbers)]
+    if len(numbers) == 0:
+        return
     found = [numbers[round(share / 100 * (len(numbers) - 1))] for share in shares]
     at = {float(f"{value:.4g}"): "" for value in found}  # what is printed is what is counted
     marks = {limit.min: "  min", limit.max: "  max"}

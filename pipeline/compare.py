@@ -6,13 +6,14 @@ goes on behind it, and clips that come later are compared with those that were t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import ids
 from pipeline.clip import Measurement
+from pipeline.crowds import Crowds, few
 from pipeline.errors import InputError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest
@@ -97,20 +98,40 @@ def _compared(
     search = Vectors(vectors, floor) if len(rows) else None
     place = np.full(max(todo.max(), rows.max(initial=0)) + 1, -1)
     place[rows] = np.arange(len(rows))
+    crowds = Crowds(len(place))
     for start in range(0, len(todo), _BLOCK):
-        block = place[todo[start : start + _BLOCK]]
-        found: list[tuple[list[int], list[float]]] = [([], []) for _ in block]
-        embedded = np.flatnonzero(block >= 0)
+        block = todo[start : start + _BLOCK]
+        embedded = block[place[block] >= 0]
+        found = {row: _measurement(None, [], []) for row in block.tolist()}
         if search is not None and len(embedded):
-            i, j, cosine = search.near(block[embedded])
-            others = rows[j]
-            for k in np.argsort(others, kind="stable").tolist():
-                of, similarities = found[embedded[i[k]]]
-                of.append(int(others[k]))
-                similarities.append(float(cosine[k]))
-        yield [_measurement(*each) for each in found]
+            found.update(_alike(search.near(place[embedded]), embedded, rows, crowds))
+        yield list(found.values())
 
 
-def _measurement(others: list[int], similarities: list[float]) -> Measurement:
-    nearest = max(similarities, default=None)
+def _alike(
+    near: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    block: np.ndarray,
+    rows: np.ndarray,
+    crowds: Crowds,
+) -> Iterator[tuple[int, Measurement]]:
+    """What is recorded of those rows of a block that are like others, in rising order."""
+    nearest = np.full(len(block), -np.inf)
+    parts = []
+    for i, j, cosine in near:
+        np.maximum.at(nearest, i, cosine)
+        selected = crowds.select(block[i], rows[j], cosine)
+        parts.append((i[selected], rows[j[selected]], cosine[selected]))
+    i, others, cosine = (np.concatenate(column) for column in zip(*parts, strict=True))
+    selected = np.flatnonzero(few(block[i], others, cosine))
+    order = selected[np.lexsort((others[selected], i[selected]))]
+    ends = np.searchsorted(i[order], np.arange(len(block) + 1))
+    for k in np.flatnonzero(np.isfinite(nearest)).tolist():
+        some = order[ends[k] : ends[k + 1]]
+        recorded = others[some].tolist(), cosine[some].tolist()
+        yield int(block[k]), _measurement(float(nearest[k]), *recorded)
+
+
+def _measurement(
+    nearest: float | None, others: list[int], similarities: list[float]
+) -> Measurement:
     return Measurement({"similarity": nearest, "others": others, "similarities": similarities})

@@ -20,6 +20,8 @@ from pipeline.clip import Failed, Location
 from pipeline.frames import FrameRequest, Frames
 from pipeline.lifeline import Child, rss_bytes, spawn
 
+_WITHHELD = ("OPENAI_API_KEY",)  # a hostile file may take the child over
+
 
 @dataclass(frozen=True, slots=True)
 class _Lost:
@@ -46,7 +48,7 @@ class Decoder:
         if self._child is None:
             ours, theirs = socket.socketpair()
             self._socket = ours
-            self._child = spawn("pipeline.decoder_main", [theirs.fileno()])
+            self._child = spawn("pipeline.decoder_main", [theirs.fileno()], withheld=_WITHHELD)
             theirs.close()
             self._served = 0
 
@@ -79,19 +81,21 @@ class Decoder:
     ) -> list[Frames] | Failed | _Lost:
         """The child's answer, or why the child has to go."""
         assert self._socket is not None
-        with Connection(os.dup(self._socket.fileno())) as connection:
-            try:
+        try:
+            with Connection(os.dup(self._socket.fileno())) as connection:
                 connection.send((path, requests, self._memory_bytes))
                 late = self._await(connection)
                 answer = late or connection.recv()
-            except (EOFError, BrokenPipeError, ConnectionResetError):
-                return _Lost(Failed("crash", "decoding killed the decoder"))
-        if isinstance(answer, Failed | _Lost):
-            return answer
-        _, fds, _, _ = socket.recv_fds(self._socket, 1, 1)
-        if not fds:
-            return _Lost(Failed("crash", "the decoder died while it handed its frames over"))
-        return _unpack(answer, fds[0])
+            if isinstance(answer, Failed | _Lost):
+                return answer
+            _, fds, _, _ = socket.recv_fds(self._socket, 1, 1)
+            if not fds:
+                return _Lost(Failed("crash", "the decoder died while it handed its frames over"))
+            return _unpack(answer, fds[0])
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return _Lost(Failed("crash", "decoding killed the decoder"))
+        except OSError as error:  # ours: no memory, or no descriptor
+            return _Lost(Failed("crash", f"no frames came from the decoder: {error}"))
 
     def _await(self, connection: Connection) -> _Lost | None:
         """Returns when there is an answer, or with what the child did too much of."""
@@ -108,9 +112,11 @@ class Decoder:
 
 def _unpack(metas: Sequence[tuple[Frames, tuple[int, ...]]], fd: int) -> list[Frames]:
     """The frames with their pixels: views of the memory file, freed with the last one."""
-    size = os.fstat(fd).st_size
-    buffer = mmap.mmap(fd, size) if size else b""  # an empty file cannot be mapped
-    os.close(fd)
+    try:
+        size = os.fstat(fd).st_size
+        buffer = mmap.mmap(fd, size) if size else b""  # an empty file cannot be mapped
+    finally:
+        os.close(fd)
     unpacked, offset = [], 0
     for frames, shape in metas:
         count = int(np.prod(shape))

@@ -63,7 +63,9 @@ class Host:
         for _ in range(_IDLE_DEATHS):
             if self._start(attempt):
                 return
-        raise StageError(f"the host died {_IDLE_DEATHS} times while it started: {attempt.tail}")
+        raise StageError(
+            f"the host died {_IDLE_DEATHS} times while it started: {self._why(attempt)}"
+        )
 
     def run(self, unit: Unit, stopping: Callable[[], bool]) -> Result:
         """Measures the clips of a unit; returns early, with what is done, once `stopping()`.
@@ -91,7 +93,7 @@ class Host:
             if not attempt.at_stake:
                 idle_deaths += 1
                 if idle_deaths >= _IDLE_DEATHS:
-                    raise StageError(f"the host died {idle_deaths} times: {attempt.tail}")
+                    raise StageError(f"the host died {idle_deaths} times: {self._why(attempt)}")
                 continue
             idle_deaths = 0
             groups.extendleft(reversed(self._blame(attempt, fresh_deaths, result)))
@@ -110,6 +112,16 @@ class Host:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+    def _why(self, attempt: _Attempt) -> str:
+        """What it died of outside of any measuring, with the last line that it said."""
+        limits = self._work.limits
+        causes = {
+            "memory": f"its memory passed {limits.memory_gib:g} GiB (engine.limits.memory_gib)",
+            "timeout": "it was silent for longer than engine.limits allows (setup_s, decode_s)",
+        }
+        cause = causes.get(attempt.cause or "", "it crashed")
+        return f"{cause}; {attempt.tail}" if attempt.tail else cause
 
     def _blame(
         self, attempt: _Attempt, fresh_deaths: Counter[str], result: Result

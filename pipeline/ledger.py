@@ -58,6 +58,10 @@ class Ledger:
         """The url below which the parts of a stage (and its lease) lie."""
         return self._folders[stage]
 
+    def has_parts(self, stage: str) -> bool:
+        """Whether anything was ever measured."""
+        return bool(self._urls(stage))
+
     def facts(self, stage: str, columns: Collection[str] | None = None) -> pa.Table:
         """One row per known clip: clip_id, code and message (null when measured), the columns.
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -21,15 +21,22 @@ def module_path() -> str:
     return os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, sys.path)]))
 
 
-def spawn(module: str, fds: Sequence[int], stderr: IO[bytes] | None = None) -> Child:
+def spawn(
+    module: str,
+    fds: Sequence[int],
+    stderr: IO[bytes] | None = None,
+    withheld: Collection[str] = (),
+) -> Child:
     """Starts `python -m module FD... LIFELINE` in a session of its own, those descriptors open.
 
+    withheld: variables of the environment that it does not get.
     The call must come from a thread that lives as long as the child is wanted: Linux delivers the
     parent's death when the thread that forked ends.
     """
     read_end, write_end = os.pipe()
     passed = [*fds, read_end]
-    environment = {**os.environ, "PYTHONPATH": module_path()}
+    environment = {name: text for name, text in os.environ.items() if name not in withheld}
+    environment["PYTHONPATH"] = module_path()
     process = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, passed), str(os.getpid())],
         pass_fds=passed,

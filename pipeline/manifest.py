@@ -123,20 +123,25 @@ class Manifest:
 
 
 def read_manifest(
-    corpus: str, videos: str | None = None, cache: str | None = None, captioned: bool = True
+    corpus: str,
+    videos: str | None = None,
+    cache: str | None = None,
+    captioned: bool = True,
+    zipped: bool = True,
 ) -> Manifest:
     """Reads a corpus: a .csv, .parquet or .jsonl file, or a folder of videos.
 
     videos: the folder or url where the files lie, or zips of them (pipeline/zips.py); without one,
     the manifest's own folder. cache: a folder where a large corpus is kept as read, so that it is
-    read but once. captioned: whether it has to have captions. InputError: it is missing, has no
+    read but once. captioned: whether it has to have captions. zipped: whether to look for zips, and
+    for the folder itself; a plan of what to fetch needs none. InputError: it is missing, has no
     column `video`, no rows, or no caption at all.
     """
     corpus = _resolved(corpus)
     place = _resolved(videos) if videos else _own_folder(corpus)
-    zips = open_zips(place)
+    zips = open_zips(place) if zipped else None
     local = storage.local(place)
-    if videos and zips is None and local is not None and not local.is_dir():
+    if zipped and videos and zips is None and local is not None and not local.is_dir():
         raise InputError(f"{place}: no such folder; wanted the one where the videos lie")
     kept = manifest_cache.entry(cache, corpus, place) if cache and not is_folder(corpus) else None
     found = kept.load() if kept else None

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from pipeline.bounds import Cosine
 from pipeline.filters import Filter
 from pipeline.stage import Source
 
@@ -32,19 +33,20 @@ _PAIRS = 8_192
 class NearDuplicateSettings:
     """floor: pairs below this similarity are not recorded, so no filter can ask for less."""
 
-    floor: float = 0.9  # docs/decisions/012: well below what tells copies from other clips
+    floor: Cosine = 0.9  # docs/decisions/012: well below what tells copies from other clips
 
 
 class NearDuplicate(Source):
     """Which other clips of the manifest have nearly the same embedding.
 
     similarity: the highest cosine with another clip, null where none reaches the floor; others:
-    the manifest rows of all that reach it; similarities: theirs. A clip is compared with every
-    embedding that is known by then, so that of two clips the one compared later has the pair.
+    the manifest rows of those that reach it, of a crowd some (crowds.py); similarities: theirs. A
+    clip is compared with every embedding that is known by then, so that of two clips the one
+    compared later has the pair.
     """
 
     name = NEAR_DUPLICATE
-    version = 1
+    version = 2
     columns: ClassVar[pa.Schema] = pa.schema(
         {
             "similarity": pa.float64(),
@@ -137,13 +139,11 @@ class Vectors:
             some = slice(start, start + _COLUMNS)
             self._short[some] = _shortened(vectors[some].astype(np.float32), axes)
 
-    def near(self, block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(i, j, cosine): the pairs of the i-th of a block with any other that reach the floor."""
-        found = list(self._near(block))
-        i, j, cosine = (np.concatenate(column) for column in zip(*found, strict=True))
-        return i, j, cosine
+    def near(self, block: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(i, j, cosine): the pairs of the i-th of a block with any other that reach the floor.
 
-    def _near(self, block: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        They come for some j after the other, as of a crowd they are many.
+        """
         short = self._short[block]
         for start in range(0, len(self._short), _COLUMNS):
             bounds = short @ self._short[start : start + _COLUMNS].T

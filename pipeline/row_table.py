@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.row import Row
@@ -22,7 +23,8 @@ from pipeline.row import Row
 _log = logging.getLogger(__name__)
 
 _ABSENT = frozenset(["", "-", "nan", "none", "null", "n/a", "na"])
-"""How corpora write that there is no value, in lower case."""
+"""How corpora write that there is no value, in lower case. Numbers that are none, as `-nan` and
+`inf`, are absent too."""
 
 _NUMERIC_SHARE = 0.9
 """A column with at least so many numbers among its values is one of numbers; ours."""
@@ -103,7 +105,7 @@ def clip_ids(videos: Sequence[str]) -> pa.Array:
 def numeric(name: str, words: pa.ChunkedArray) -> pa.ChunkedArray:
     """A published column as numbers where (nearly) all of it are, else as words."""
     try:
-        return words.cast(pa.float64())
+        return _finite(words.cast(pa.float64()))
     except pa.ArrowInvalid:
         counted = zip(*words.drop_null().value_counts().flatten(), strict=True)
     wrong = sum(count.as_py() for word, count in counted if _number(word.as_py()) is None)
@@ -112,7 +114,14 @@ def numeric(name: str, words: pa.ChunkedArray) -> pa.ChunkedArray:
         return words
     _log.warning("column %r holds numbers but for %d values, which count as absent", name, wrong)
     numbers = [_number(word) for word in words.to_pylist()]
-    return pa.chunked_array([pa.array(numbers, pa.float64())])
+    return _finite(pa.chunked_array([pa.array(numbers, pa.float64())]))
+
+
+def _finite(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Null where there is no number one could compare with."""
+    found = [chunk.to_numpy(zero_copy_only=False) for chunk in numbers.chunks]
+    arrays = [pa.array(values, mask=~np.isfinite(values)) for values in found]
+    return pa.chunked_array(arrays, pa.float64())
 
 
 def _unsafe(video: str) -> str:

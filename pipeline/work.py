@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipeline.bounds import Positive
 from pipeline.clip import Clip, Facts, Measurement, Outcome
 from pipeline.errors import InputError
 from pipeline.filters import Filters
@@ -29,11 +30,11 @@ class Limits:
     clip of 10 s takes about 30 MB, so neither bounds a batch of 32.
     """
 
-    decode_s: float = 120.0
-    measure_s: float = 120.0
-    setup_s: float = 900.0
-    memory_gib: float = 8.0
-    frames_gib: float = 1.0
+    decode_s: Positive = 120.0
+    measure_s: Positive = 120.0
+    setup_s: Positive = 900.0
+    memory_gib: Positive = 8.0
+    frames_gib: Positive = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import string
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,18 @@ _READERS = 8
 """Directories read at once: in an object store each takes a few requests, one after the other."""
 
 _ENCRYPTED = 1
+
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,  # a size of 2^64 - 1
+    RuntimeError,  # a version of the format that zipfile does not know
+    struct.error,
+    pa.ArrowException,
+)
+"""What comes of a zip that is no zip, cut off, or written by somebody strange."""
 
 _MEMBERS = pa.schema(
     {
@@ -190,10 +203,14 @@ def _directory(found: Zip) -> pa.Table:
     """What a zip says that it holds, without the folders; nothing if it is broken."""
     try:
         with zipfile.ZipFile(io.BufferedReader(_Joined(found.pieces), 1 << 16)) as file:
-            infos = [info for info in file.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+            return _table([info for info in file.infolist() if not info.is_dir()])
+    except _UNREADABLE as error:
         _log.warning("%s: not a whole zip, its clips are missing: %s", found.pieces[0].url, error)
-        infos = []
+        return _table([])
+
+
+def _table(infos: Sequence[zipfile.ZipInfo]) -> pa.Table:
+    """The members of one zip. OverflowError when one claims more than fits a number."""
     columns = {
         "name": [info.filename for info in infos],
         "offset": [info.header_offset for info in infos],

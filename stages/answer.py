@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from stages.networks.server import Conversation, Reply
 from stages.reading import category_of
 from stages.subject import find_subject
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 """Raised with every change of what the model is told or may answer."""
 
 MAX_TOKENS = 1_024
@@ -98,10 +99,14 @@ def ask(
 _NO_CAPTION = Failed("no_caption", "the caption is empty, or holds no word")
 
 
+_MARK = re.compile(r"<(?=\S)|\[(?=/?[A-Z]{2})")
+"""How marks of chat templates and our own begin: </caption>, <|im_end|>, </s>, [/INST]."""
+
+
 def _shown(text: str) -> str:
     """A caption as the model sees it: cut, and without marks that end it, or a turn of a chat."""
     text = text[:MAX_CHARS].encode("utf-8", "replace").decode()
-    return text.replace("<|", "< |").replace("</caption>", "< /caption>")
+    return _MARK.sub(r"\g<0> ", text)
 
 
 def _question(caption: str) -> list[dict[str, str]]:

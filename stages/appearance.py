@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from pipeline.bounds import Count, Positive
 from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
 from pipeline.errors import InputError
 from pipeline.filters import Filter
 from pipeline.frames import Every, FrameRequest, Frames, Spaced
 from pipeline.stage import Resources, Stage
-from pipeline.weights import Weights
+from pipeline.weights import ONE_FILE, Weights
 from stages.networks.names import CLIP_L14, LAION_HEAD
-from stages.networks.placement import Placement, numbers_of
+from stages.networks.placement import Placement, numbers_of, one_thread
 
 if TYPE_CHECKING:
     from stages.networks.aesthetic import AestheticHead
@@ -43,12 +44,12 @@ class AppearanceSettings:
     """
 
     backend: Literal["cpu", "reference"] = "cpu"
-    area_px: int = 256 * 144  # curation.md; 0.2 ms a frame
-    step_s: float = 0.5  # as motion, so that both speak of the same pairs
+    area_px: Count = 256 * 144  # curation.md; 0.2 ms a frame
+    step_s: Positive = 0.5  # as motion, so that both speak of the same pairs
     model: str = CLIP_L14  # what LAION's head was trained on
     revision: str = ""
     head: str = LAION_HEAD
-    clip_area_px: int = 288 * 512  # ours: exact at 16:9; short side >= 224 up to an aspect of 2.9
+    clip_area_px: Count = 288 * 512  # ours: exact at 16:9; short side >= 224 up to an aspect of 2.9
     published: bool = True
     placement: Placement = Placement()
 
@@ -106,7 +107,7 @@ class Appearance(Stage):
             return ()
         return (
             Weights(self._settings.model, "appearance.model", self._settings.revision),
-            Weights(self._settings.head, "appearance.head"),
+            Weights(self._settings.head, "appearance.head", files=ONE_FILE),
         )
 
     def settings(self) -> Mapping[str, Any]:
@@ -118,17 +119,15 @@ class Appearance(Stage):
 
     def setup(self) -> None:
         """One thread: workers are processes. Raises InputError when weights are missing."""
-        cv2.setNumThreads(1)
+        cv2.setNumThreads(1)  # here too: the cpu backend has no torch
         if self._settings.backend == "reference":
             self._network = self._load()
 
     def _load(self) -> tuple[ClipImages, AestheticHead]:
-        import torch
-
         from stages.networks.aesthetic import AestheticHead
         from stages.networks.clip import ClipImages
 
-        torch.set_num_threads(1)
+        one_thread()
         model, head = self.weights()
         network = ClipImages(model, self._settings.placement), AestheticHead(head)
         if network[0].width != network[1].width:

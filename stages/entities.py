@@ -12,9 +12,9 @@ from pipeline.clip import Clip, Facts, Failed, Outcome, caption_of
 from pipeline.filters import Filter
 from pipeline.frames import Frames
 from pipeline.stage import Resources, Stage
-from pipeline.weights import Weights, find
+from pipeline.weights import Weights
 from stages.answer import MAX_TOKENS, PROMPT_VERSION, SCHEMA, ask
-from stages.networks.placement import Placement
+from stages.networks.placement import Placement, one_thread
 from stages.networks.server import Conversation, Reply, Server, ServerSettings
 from stages.reading import read
 
@@ -105,8 +105,9 @@ class Entities(Stage):
         elif self._settings.backend == "reference":
             from stages.networks.chat import ChatModel
 
-            place = find(self.weights()[0])
-            self._answers = ChatModel(place, self._settings.placement, MAX_TOKENS, SCHEMA).answers
+            one_thread()
+            (weights,) = self.weights()
+            self._answers = ChatModel(weights, self._settings.placement, MAX_TOKENS, SCHEMA).answers
 
     def measure(
         self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]

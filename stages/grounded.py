@@ -33,6 +33,7 @@ from stages.networks.grounding import (
     detector_weights,
     load_detector,
 )
+from stages.networks.placement import one_thread
 from stages.networks.sam import (
     Cutout,
     Cutter,
@@ -72,7 +73,7 @@ class GroundedSegment(Stage):
     """
 
     name: ClassVar[str] = "segment"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[pa.Schema] = pa.schema(
         [
             ("mask_rle", pa.string()),
@@ -129,6 +130,7 @@ class GroundedSegment(Stage):
 
     def setup(self) -> None:
         """Loads both networks. Raises InputError when their weights are not here."""
+        one_thread()
         self._detector: Detector = load_detector(self._detector_settings)
         self._cutter: Cutter = load_cutter(self._sam_settings)
 

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import starmap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import cv2
@@ -202,7 +203,7 @@ def encoder_weights(settings: LatentsSettings) -> list[Weights]:
     """What codec and text encoder are loaded from, where they are not ours."""
     wanted = []
     if settings.codec != DCT:
-        wanted.append(Weights(settings.codec, "latents.codec", files=("vae/*",)))
+        wanted.append(_weights(settings.codec, "latents.codec", "vae"))
     if settings.text != TINY:
         wanted.append(text_weights(settings.text, "latents.text"))
     return wanted
@@ -210,7 +211,14 @@ def encoder_weights(settings: LatentsSettings) -> list[Weights]:
 
 def text_weights(name: str, setting: str) -> Weights:
     """Of a text encoder, as a pipeline holds it."""
-    return Weights(name, setting, files=("tokenizer/*", "text_encoder/*"))
+    return _weights(name, setting, "tokenizer", "text_encoder")
+
+
+def _weights(name: str, setting: str, *parts: str) -> Weights:
+    """Of these parts of a pipeline, or of the folder of one alone."""
+    if Path(name, "config.json").is_file():
+        return Weights(name, setting)
+    return Weights(name, setting, files=tuple(f"{part}/*" for part in parts))
 
 
 def open_codec(settings: LatentsSettings) -> Codec:

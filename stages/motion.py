@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from pipeline.bounds import Count, Positive
 from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
 from pipeline.filters import Filter
 from pipeline.frames import FrameRequest, Frames, Spaced
 from pipeline.stage import Resources, Stage
-from pipeline.weights import Weights
-from stages.networks.placement import Placement, numbers_of
+from pipeline.weights import ONE_FILE, Weights
+from stages.networks.placement import Placement, numbers_of, one_thread
 
 if TYPE_CHECKING:
     from stages.networks.raft import Raft
@@ -44,9 +45,9 @@ class MotionSettings:
     """
 
     backend: Literal["cpu", "reference"] = "cpu"
-    step_s: float = 0.5  # curation.md
-    short_s: float = 0.04  # ours: a frame at 25 fps; a camera shaken at 0.9/s is measured as 0.9
-    area_px: int = 320 * 576  # curation.md; RAFT sees the same
+    step_s: Positive = 0.5  # curation.md
+    short_s: Positive = 0.04  # ours: a frame at 25 fps; a camera shaken at 0.9/s is measured as 0.9
+    area_px: Count = 320 * 576  # curation.md; RAFT sees the same
     moving: float = 0.01  # ours: compression moves the pixels of a still picture by less
     network: Literal["raft_large", "raft_small"] = "raft_large"  # curation.md
     model: str = ""
@@ -95,7 +96,7 @@ class Motion(Stage):
         """RAFT's."""
         if self._settings.backend == "cpu":
             return ()
-        return (Weights(self._settings.model, "motion.model"),)
+        return (Weights(self._settings.model, "motion.model", files=ONE_FILE),)
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that changes the numbers of this backend."""
@@ -106,16 +107,14 @@ class Motion(Stage):
 
     def setup(self) -> None:
         """One thread: workers are processes. Raises InputError when weights are missing."""
-        cv2.setNumThreads(1)
+        cv2.setNumThreads(1)  # here too: the cpu backend has no torch
         if self._settings.backend == "reference":
             self._raft = self._load()
 
     def _load(self) -> Raft:
-        import torch
-
         from stages.networks.raft import Raft
 
-        torch.set_num_threads(1)
+        one_thread()
         settings, (weights,) = self._settings, self.weights()
         return Raft(settings.network, weights, settings.updates, settings.placement)
 

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from pipeline.bounds import Count, Positive
 from pipeline.clip import Clip, Facts, Measurement, Outcome
 from pipeline.errors import InputError
 from pipeline.frames import FrameRequest, Frames, Spaced
 from pipeline.stage import Resources, Stage
-from pipeline.weights import Weights, find
+from pipeline.weights import ONE_FILE, Weights, find
 from stages.networks.text_detector import TextDetector, TextDetectorSettings
 from stages.strokes import StrokeSettings, rows_of_text, strokes
 
@@ -29,8 +30,8 @@ class OverlaySettings:
     """
 
     backend: Literal["cpu", "reference"] = "cpu"
-    step_s: float = 2.0  # ours: a subtitle stays for 2-6 s; each frame costs 6 ms
-    area_px: int = 480 * 854  # ours: letters of 14 px at 1080p are 6 px tall
+    step_s: Positive = 2.0  # ours: a subtitle stays for 2-6 s; each frame costs 6 ms
+    area_px: Count = 480 * 854  # ours: letters of 14 px at 1080p are 6 px tall
     strokes: StrokeSettings = StrokeSettings()
     detector: TextDetectorSettings = TextDetectorSettings()
 
@@ -71,7 +72,7 @@ class Overlay(Stage):
         """The detector's file."""
         if self._settings.backend == "cpu":
             return ()
-        return (Weights(self._settings.detector.model, "overlay.detector.model"),)
+        return (Weights(self._settings.detector.model, "overlay.detector.model", files=ONE_FILE),)
 
     def setup(self) -> None:
         """One thread: workers are processes. Raises InputError without the detector's file."""

@@ -10,15 +10,16 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from pipeline.bounds import Count
 from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
 from pipeline.filters import Filter
 from pipeline.frames import FrameRequest, Frames, Indices
 from pipeline.mask import rle_decode
 from pipeline.stage import Resources, Stage
-from pipeline.weights import Weights
+from pipeline.weights import ONE_FILE, Weights
 from stages.networks.grounding import GroundingSettings, detector_numbers, detector_weights
 from stages.networks.names import CLIP_L14, LAION_HEAD
-from stages.networks.placement import Placement, numbers_of
+from stages.networks.placement import Placement, numbers_of, one_thread
 from stages.rediscovery import SearchSettings, Sought, Views, correlation
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class PairSettings:
     """
 
     backend: Literal["cpu", "reference"] = "cpu"
-    area_px: int = 480 * 854
+    area_px: Count = 480 * 854
     search: SearchSettings = SearchSettings()
     model: str = CLIP_L14
     revision: str = ""
@@ -57,7 +58,7 @@ class Pair(Stage):
     """
 
     name = "pair"
-    version = 1
+    version = 2
     columns: ClassVar[pa.Schema] = pa.schema(
         {
             **dict.fromkeys(("found_again", "x0", "y0", "x1", "y1"), pa.float64()),
@@ -98,7 +99,7 @@ class Pair(Stage):
             return ()
         return (
             Weights(settings.model, "pair.model", settings.revision),
-            Weights(settings.head, "pair.head"),
+            Weights(settings.head, "pair.head", files=ONE_FILE),
             *detector_weights(self._detector),
         )
 
@@ -109,11 +110,9 @@ class Pair(Stage):
             self._networks = self._load()
 
     def _load(self) -> Recognition:
-        import torch
-
         from stages.recognition import Recognition
 
-        torch.set_num_threads(1)
+        one_thread()
         model, head, *_ = self.weights()
         return Recognition(model, head, self._detector, self._settings.placement)
 

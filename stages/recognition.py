@@ -17,6 +17,7 @@ from stages.networks.grounding import Detection, GroundingSettings, load_detecto
 from stages.networks.placement import Placement
 from stages.rediscovery import Views
 
+_MEAN = (123, 117, 104)  # red, green, blue: OpenAI's CLIP, of 0.4815, 0.4578, 0.4082
 Box = tuple[float, float, float, float]
 
 
@@ -50,7 +51,7 @@ class Recognition:
         lasts = [found[0] if found else None for found in seen[: len(clips)]]
         own = [_box_of_mask(views.mask) for views in clips]
         firsts = [_nearest(found, box) for found, box in zip(seen[len(clips) :], own, strict=True)]
-        crops = [_crop(views.reference, box) for views, box in zip(clips, own, strict=True)]
+        crops = [square_of(views.reference, box) for views, box in zip(clips, own, strict=True)]
         references = np.concatenate(self._images.embed(crops))
         words = self._words.embed([f"a photo of a {name}" for name in names])
         aesthetics = self._head.scores(references)
@@ -72,7 +73,7 @@ class Recognition:
     ) -> list[float | None]:
         """Of each reference's crop and the subject's in the first training frame."""
         there = [number for number, box in enumerate(boxes) if box is not None]
-        crops = [_crop(clips[n].first, box) for n in there if (box := boxes[n]) is not None]
+        crops = [square_of(clips[n].first, box) for n in there if (box := boxes[n]) is not None]
         likeness: list[float | None] = [None] * len(clips)
         for number, (embedding,) in zip(there, self._images.embed(crops), strict=True):
             likeness[number] = float(references[number] @ embedding)
@@ -98,9 +99,17 @@ def _box_of_mask(mask: np.ndarray) -> Box:
     return x0 / width, y0 / height, x1 / width, y1 / height
 
 
-def _crop(picture: np.ndarray, box: Box) -> np.ndarray:
-    """(1, h, w, 3): what is in the box, a pixel at least."""
+def square_of(picture: np.ndarray, box: Box) -> np.ndarray:
+    """(1, side, side, 3): what is in the box, a pixel at least, on a square of CLIP's mean colour.
+
+    CLIP sees the middle square of a picture alone, of a standing man his chest. The mean colour is
+    0 to it, so LLaVA pads with it too; a larger crop would compare what stands around the subject.
+    """
     height, width = picture.shape[:2]
     x0, y0 = min(int(box[0] * width), width - 1), min(int(box[1] * height), height - 1)
     x1, y1 = max(round(box[2] * width), x0 + 1), max(round(box[3] * height), y0 + 1)
-    return picture[None, y0:y1, x0:x1]
+    side = max(y1 - y0, x1 - x0)
+    square = np.full((1, side, side, 3), _MEAN, np.uint8)
+    top, left = (side - (y1 - y0)) // 2, (side - (x1 - x0)) // 2
+    square[0, top : top + y1 - y0, left : left + x1 - x0] = picture[y0:y1, x0:x1]
+    return square

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from pipeline.bounds import Count
 from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
 from pipeline.errors import InputError
 from pipeline.filters import Filter
@@ -50,7 +51,7 @@ class SegmentSettings:
     detector: GroundingSettings = GroundingSettings()
     sam: SamSettings = SamSettings()
     seconds: tuple[float, ...] = (0.0, 0.12, 0.25, 0.5, 0.75, 1.1, 1.45, 1.8)
-    area_px: int = 480 * 854
+    area_px: Count = 480 * 854
     second_share: float = 0.35
     foreground: ForegroundSettings = field(default_factory=ForegroundSettings)
 

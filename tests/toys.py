@@ -103,6 +103,13 @@ class Weightless(Length):
         raise InputError("length.model: the weights are not on this machine")
 
 
+class Heavy(Length):
+    """Fills the memory while it is set up."""
+
+    def setup(self) -> None:
+        self._one("eat")
+
+
 class Brightness(Stage):
     """The mean level of a clip's frames, of as many clips at once as were handed over."""
 

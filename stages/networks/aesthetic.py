@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from pipeline.errors import InputError
 from pipeline.weights import Weights, find
+from stages.networks.stored import reading, saved_state
 
 _KEY = re.compile(r"layers\.(\d+)\.(?:weight|bias)")
 
@@ -25,14 +24,10 @@ class AestheticHead:
 
     def __init__(self, weights: Weights) -> None:
         """Raises InputError when the file is not there, or is no such head."""
-        try:
-            self._weight, self._bias = _multiplied_out(find(weights))
-        except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"{weights.setting}: '{weights.name}' is no aesthetic head ({reason[:120]}); "
-                "wanted a state dict of linear layers that end in one number"
-            ) from error
+        file = find(weights)
+        state = saved_state(file, weights.setting)
+        with reading(weights.setting, file, "an aesthetic head: linear layers to one number"):
+            self._weight, self._bias = _multiplied_out(state)
 
     @property
     def width(self) -> int:
@@ -44,10 +39,9 @@ class AestheticHead:
         return embeddings.astype(np.float64) @ self._weight + self._bias
 
 
-def _multiplied_out(file: Path) -> tuple[np.ndarray, float]:
+def _multiplied_out(state: Mapping[str, Tensor]) -> tuple[np.ndarray, float]:
     """(width,) and a number: the layers, last to first, as one."""
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    keys = [_KEY.fullmatch(str(key)) for key in state]
+    keys = [_KEY.fullmatch(key) for key in state]
     if not keys or None in keys:
         raise ValueError("its keys are not layers.<n>.weight and layers.<n>.bias")
     layers = sorted({int(key[1]) for key in keys if key})

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import xgrammar
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from xgrammar.contrib.hf import LogitsProcessor
 
 from pipeline.errors import InputError
+from pipeline.weights import Weights, find
 from stages.networks.placement import Placement
 from stages.networks.server import Conversation, Reply
+from stages.networks.stored import saved_model, saved_tokenizer
 
 
 class ChatModel:
@@ -22,26 +24,31 @@ class ChatModel:
 
     Decoding is greedy and constrained by xgrammar: a token that the schema does not allow cannot be
     chosen, and white space between the tokens of JSON, in which small models get lost, is none.
+    What is said in a message is text to the model: the tokenizer's own marks are broken up in it.
     """
 
     def __init__(
-        self, place: Path, placement: Placement, max_tokens: int, schema: Mapping[str, Any]
+        self, weights: Weights, placement: Placement, max_tokens: int, schema: Mapping[str, Any]
     ) -> None:
-        """place: a folder with model and tokenizer. InputError when it has no chat template."""
+        """weights: model and tokenizer. InputError when they are not whole, or have no template."""
+        place = find(weights)
         self._placement = placement
-        self._tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left")
+        self._tokenizer = saved_tokenizer(place, weights.setting)
+        self._tokenizer.padding_side = "left"
         if self._tokenizer.chat_template is None:
             raise InputError(
-                f"{place}: found no chat template, wanted a model made for instructions"
+                f"{weights.setting}: {place} has no chat template, wanted a model made for "
+                "instructions"
             )
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._model: Any = AutoModelForCausalLM.from_pretrained(
-            place,
-            dtype=placement.torch_dtype,
-            device_map=placement.torch_device,
-            use_safetensors=True,
-        ).eval()
+        self._marks = _marks(
+            {*self._tokenizer.get_added_vocab(), *self._tokenizer.all_special_tokens}
+        )
+        kind = cast("type[PreTrainedModel]", AutoModelForCausalLM)
+        with placement.torch_device:  # so that no copy lies in the host's memory first
+            model: Any = saved_model(kind, place, weights.setting, placement.torch_dtype)
+        self._model = model.to(placement.torch_device).eval()
         self._end = self._tokenizer.eos_token_id
         # In place of the model's own, which would sample, and punish the repetition that JSON is.
         self._model.generation_config = GenerationConfig(
@@ -71,7 +78,9 @@ class ChatModel:
     def _batch(self, conversations: Sequence[Conversation]) -> list[Reply]:
         prompts = [
             self._tokenizer.apply_chat_template(
-                list(conversation), tokenize=False, add_generation_prompt=True
+                [self._plain(message) for message in conversation],
+                tokenize=False,
+                add_generation_prompt=True,
             )
             for conversation in conversations
         ]
@@ -86,3 +95,22 @@ class ChatModel:
         )
         ended = (written == self._end).any(dim=1).tolist()
         return [Reply(text, whole) for text, whole in zip(texts, ended, strict=True)]
+
+    def _plain(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A message that holds none of the tokenizer's marks, so that it cannot end its turn."""
+        text, broken = "", message["content"]
+        while text != broken:  # of two marks that overlap the second is found in the next round
+            text, broken = broken, self._marks.sub(_broken_up, broken)
+        return {**message, "content": text}
+
+
+def _marks(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Matches what a tokenizer takes for more than its letters. Spaces and words are no marks:
+    some have them as tokens of their own.
+    """
+    marks = [token for token in tokens if len(token.strip()) > 1 and not token.isalnum()]
+    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))) or r"(?!)")
+
+
+def _broken_up(mark: re.Match[str]) -> str:
+    return f"{mark[0][0]} {mark[0][1:]}"

@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import normalize
 from transformers import CLIPImageProcessor, CLIPModel
 
-from pipeline.errors import InputError
 from pipeline.weights import Weights, find
 from stages.networks.placement import Placement
+from stages.networks.stored import reading, saved_model
 
 
 class ClipImages:
@@ -26,27 +26,9 @@ class ClipImages:
     def __init__(self, weights: Weights, placement: Placement) -> None:
         folder = find(weights)
         self._placement = placement
-        try:
+        with reading(weights.setting, folder, "a CLIP of transformers"):
             self._processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-            loaded: Any = CLIPModel.from_pretrained(
-                folder,
-                dtype=placement.torch_dtype,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"{weights.setting}: no CLIP could be loaded from '{weights.name}' ({reason}); "
-                "wanted a folder or a model of the hub that transformers' CLIPModel wrote"
-            ) from error
-        model, report = loaded
-        if report["missing_keys"]:  # transformers would go on with random numbers in their place
-            missing = sorted(report["missing_keys"])
-            raise InputError(
-                f"{weights.setting}: '{weights.name}' lacks {len(missing)} of CLIP's weights, "
-                f"{missing[0]} among them; wanted a whole CLIPModel"
-            )
+        model: Any = saved_model(CLIPModel, folder, weights.setting, placement.torch_dtype)
         del model.text_model
         self._model = model.to(placement.torch_device).eval()
         self.width = int(model.config.projection_dim)

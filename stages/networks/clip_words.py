@@ -13,6 +13,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from pipeline.errors import InputError
 from pipeline.weights import Weights, find
 from stages.networks.placement import Placement
+from stages.networks.stored import reading, saved_model
 
 
 class ClipWords:
@@ -30,27 +31,11 @@ class ClipWords:
                 f"{weights.setting}: '{weights.name}' has no tokenizer; wanted a folder or a model "
                 "of the hub with tokenizer.json, or vocab.json and merges.txt"
             )
-        try:
+        with reading(weights.setting, folder, "a CLIP of transformers with its tokenizer"):
             self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-            loaded: Any = CLIPTextModelWithProjection.from_pretrained(
-                folder,
-                dtype=placement.torch_dtype,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, TypeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"{weights.setting}: no CLIP could be loaded from '{weights.name}' ({reason}); "
-                "wanted a folder or a model of the hub that transformers' CLIPModel wrote"
-            ) from error
-        model, report = loaded
-        if report["missing_keys"]:  # transformers would go on with random numbers in their place
-            missing = sorted(report["missing_keys"])
-            raise InputError(
-                f"{weights.setting}: '{weights.name}' lacks {len(missing)} weights of CLIP's text "
-                f"tower, {missing[0]} among them; wanted a whole CLIPModel"
-            )
+        model: Any = saved_model(
+            CLIPTextModelWithProjection, folder, weights.setting, placement.torch_dtype
+        )
         self._model = model.to(placement.torch_device).eval()
 
     @torch.inference_mode()

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from pipeline.bounds import Share
 from pipeline.weights import Weights, find
 from stages.networks.placement import Placement
 
@@ -51,9 +52,10 @@ class Detector(Protocol):
 class GroundingSettings:
     """package: whose implementation.
 
-    model: a folder or a hub name, original also: a .pth file or its https address; "" the published
+    model: a folder or a hub name, original also: a .pth file or its address; "" the published
     Swin-T weights. revision: of the hub. For the original alone: text, BERT's configuration and
-    tokenizer (its weights are in the model's), and config, one of the package's or a .json file.
+    tokenizer (its weights are in the model's), at text_revision of the hub, and config, one of the
+    package's or a .json file.
     short_side_px, long_side_px: what pictures are resized to, as in training. box_threshold,
     text_threshold: the authors' demo; nms_iou: of boxes that overlap more, the best stays.
     """
@@ -62,12 +64,13 @@ class GroundingSettings:
     model: str = ""
     revision: str = ""
     text: str = "google-bert/bert-base-uncased"
+    text_revision: str = ""
     config: str = "GroundingDINO_SwinT_OGC"
     short_side_px: int = 800
     long_side_px: int = 1333
-    box_threshold: float = 0.35
-    text_threshold: float = 0.25
-    nms_iou: float = 0.8
+    box_threshold: Share = 0.35
+    text_threshold: Share = 0.25
+    nms_iou: Share = 0.8
     placement: Placement = Placement(batch=8)
 
 
@@ -80,8 +83,16 @@ def detector_weights(
         return (Weights(name, f"{table}.model", settings.revision),)
     name = settings.model or "ShilongLiu/GroundingDINO"
     return (
-        Weights(name, f"{table}.model", settings.revision, (ORIGINAL_FILE,)),
-        Weights(settings.text, f"{table}.text", "", ("*.json", "*.txt")),
+        Weights(
+            name, f"{table}.model", settings.revision, (ORIGINAL_FILE,), needed=(ORIGINAL_FILE,)
+        ),
+        Weights(
+            settings.text,
+            f"{table}.text",
+            settings.text_revision,
+            files=("*.json", "*.txt"),
+            needed=("config.json", "tokenizer.json|vocab.txt"),
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from transformers import BertConfig, BertModel
 
 from pipeline.errors import InputError
 from stages.networks.grounding import ORIGINAL_FILE
-from stages.networks.stored import fill, saved_config, saved_tokenizer, saved_weights
+from stages.networks.stored import fill, saved_config, saved_state, saved_tokenizer
 
 _NOT_USED = (
     *("label_enc.weight", "bert.embeddings.position_ids"),  # for training; for an older BERT
@@ -80,9 +80,7 @@ class OriginalGrounding:
         file = weights / ORIGINAL_FILE if weights.is_dir() else weights
         if not file.is_file():
             raise InputError(f"{table}.model: found no {file.name} in {weights}, wanted that file")
-        stored = saved_weights(file, f"{table}.model").get("model")
-        if stored is None:
-            raise InputError(f'{table}.model: {file} has no "model", wanted a published .pth file')
+        stored = saved_state(file, f"{table}.model", under="model")
         bert = saved_config(BertConfig, text, f"{table}.text")
         tokenizer = saved_tokenizer(text, f"{table}.text")
         model = build(_configuration(config, table), bert, tokenizer)

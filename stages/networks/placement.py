@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pipeline.bounds import Count
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,7 +25,7 @@ class Placement:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["f32", "f16", "bf16"] = "f32"
-    batch: int = 32
+    batch: Count = 32
 
     @property
     def torch_device(self) -> torch.device:
@@ -47,6 +49,19 @@ class Placement:
         if self.torch_device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.torch_device, non_blocking=True)
+
+
+def one_thread() -> None:
+    """For OpenCV and torch, in every `setup` of a network.
+
+    Workers are processes, one to a core or so: each with threads for all cores, they would wait
+    for one another.
+    """
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
 
 
 def numbers_of(settings: Any) -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.models import optical_flow
 
-from pipeline.errors import InputError
 from pipeline.weights import Weights, find
 from stages.networks.placement import Placement
+from stages.networks.stored import reading, saved_state
 
 MIN_SIDE_PX = 128
 """RAFT halves an eighth of the picture three times and wants two pixels there."""
@@ -35,14 +34,8 @@ class Raft:
     ) -> None:
         file = find(weights)
         model = getattr(optical_flow, network)(weights=None)
-        try:
-            model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        except (pickle.UnpicklingError, RuntimeError, TypeError, EOFError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"{weights.setting}: '{weights.name}' is no state dict of torchvision's {network} "
-                f"({reason[:120]}); wanted one, as torchvision publishes it"
-            ) from error
+        with reading(weights.setting, file, f"a state dict of torchvision's {network}"):
+            model.load_state_dict(saved_state(file, weights.setting))
         self._model = model.to(placement.torch_device).eval()
         self._updates = updates
         self._placement = placement

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.weights import Weights, find
+from pipeline.weights import ONE_FILE, Weights, find
 from stages.networks.placement import Placement
 
 _PUBLISHED = {
@@ -56,7 +56,7 @@ class Cutter(Protocol):
 class SamSettings:
     """package: whose implementation.
 
-    model: a folder or a hub name, original: a .pth file or its https address; "" the published
+    model: a folder or a hub name, original: a .pth file or its address; "" the published
     weights, ViT-H. revision: of the hub; kind: of the original's encoder, a name in its registry.
     """
 
@@ -78,7 +78,7 @@ def cutter_weights(settings: SamSettings, table: str = "segment.sam") -> tuple[W
     if not settings.model and settings.kind not in _PUBLISHED:
         known = ", ".join(_PUBLISHED)
         raise InputError(f"{table}.kind: found {settings.kind}, wanted one of {known}")
-    return (Weights(settings.model or _PUBLISHED[settings.kind], f"{table}.model"),)
+    return (Weights(settings.model or _PUBLISHED[settings.kind], f"{table}.model", files=ONE_FILE),)
 
 
 def cutter_numbers(settings: SamSettings) -> Mapping[str, Any]:

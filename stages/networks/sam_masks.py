@@ -32,7 +32,7 @@ class Sam(Protocol):
         ...
 
     def decode(self, seen: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Three masks a box, as logits (B, 3, s, s), and their predicted IoU (B, 3).
+        """One mask a box, as logits (B, s, s), and its predicted IoU (B,).
 
         boxes: (B, 4) corners in pixels of the square.
         """
@@ -54,9 +54,9 @@ class BatchedCutter:
     ) -> list[Cutout]:
         """As `Cutter.cut`.
 
-        Of the three masks (a whole, its part, a part of that) the one with the best predicted IoU:
-        a box around a man holds his face too, so the prompt is ambiguous, and the network was
-        trained to rank its answers for just that case (the SAM paper, section 3).
+        Of the network's masks the one that its authors advise where a prompt is not ambiguous, and
+        that Grounded-SAM's demo takes of a box. The three others are for a click: a whole, its
+        part, a part of that.
         """
         out: list[Cutout] = []
         for start in range(0, len(pictures), self._placement.batch):
@@ -83,10 +83,9 @@ class BatchedCutter:
             seen = self._network.encode(pixels)
         logits, ious = self._network.decode(seen.float(), corners)
         out: list[Cutout] = []
-        for picture, size, masks, guesses in zip(pictures, sizes, logits, ious, strict=True):
-            best = int(guesses.argmax())
-            mask = enlarged(masks[best], size, picture.shape[:2], side)
-            out.append(Cutout((mask > 0).cpu().numpy(), float(guesses[best]), stability(mask)))
+        for picture, size, found, iou in zip(pictures, sizes, logits, ious, strict=True):
+            mask = enlarged(found, size, picture.shape[:2], side)
+            out.append(Cutout((mask > 0).cpu().numpy(), float(iou), stability(mask)))
         return out
 
 

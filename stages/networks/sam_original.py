@@ -10,7 +10,7 @@ from segment_anything.modeling import Sam as PackageSam
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
-from stages.networks.stored import fill, saved_weights
+from stages.networks.stored import fill, saved_state
 
 
 class OriginalSam:
@@ -27,10 +27,8 @@ class OriginalSam:
         if kind not in sam_model_registry:
             known = ", ".join(sam_model_registry)
             raise InputError(f"{table}.kind: found {kind}, wanted one of {known}")
-        if not file.is_file():
-            raise InputError(f"{table}.model: found the folder {file}, wanted a .pth file")
         model = sam_model_registry[kind]()
-        fill(model, saved_weights(file, f"{table}.model"), f"{table}.model")
+        fill(model, saved_state(file, f"{table}.model"), f"{table}.model")
         return cls(model)
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -49,8 +47,8 @@ class OriginalSam:
                     image_pe=model.prompt_encoder.get_dense_pe(),
                     sparse_prompt_embeddings=sparse,
                     dense_prompt_embeddings=dense,
-                    multimask_output=True,
+                    multimask_output=False,
                 )
             )
         masks, ious = zip(*answers, strict=True)
-        return torch.cat(masks), torch.cat(ious)
+        return torch.cat(masks)[:, 0], torch.cat(ious)[:, 0]

@@ -31,5 +31,7 @@ class TransformersSam:
 
     def decode(self, seen: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """As `Sam.decode`."""
-        answer = self._sam(image_embeddings=seen, input_boxes=boxes[:, None], multimask_output=True)
-        return answer.pred_masks[:, 0], answer.iou_scores[:, 0]
+        answer = self._sam(
+            image_embeddings=seen, input_boxes=boxes[:, None], multimask_output=False
+        )
+        return answer.pred_masks[:, 0, 0], answer.iou_scores[:, 0, 0]

@@ -20,6 +20,7 @@ Conversation = Sequence[Mapping[str, Any]]
 
 _RETRIES = 4  # of a refused connection, 429 or 5xx: 0.5, 1, 2 and 4 s apart, or as the server says
 _CHECK_S = 10.0
+_OF_ONE_QUESTION = (400, 409, 413, 422)  # statuses that say nothing of other questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,17 @@ class ServerSettings:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.username or parts.password:
+        try:
+            parts = urlsplit(self.base_url)
+            _ = parts.port  # looked at when it is asked for
+        except ValueError as error:
             raise InputError(
-                "server.base_url: found a name or password in the address; wanted it without, and "
-                "the key in the environment variable OPENAI_API_KEY"
+                f"server.base_url: {error}; wanted an address such as http://host:8000/v1"
+            ) from None
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise InputError(
+                "server.base_url: found a name, a password or a query in the address; wanted it "
+                "without, and the key in the environment variable OPENAI_API_KEY"
             )
         if self.concurrency < 1 or self.timeout_s <= 0:
             raise InputError(
@@ -56,6 +63,10 @@ class Reply:
 
     text: str
     whole: bool
+
+    def __post_init__(self) -> None:
+        """JSON may hold one half of a pair of surrogates, and no table can."""
+        object.__setattr__(self, "text", self.text.encode("utf-8", "replace").decode())
 
 
 class Server:
@@ -111,7 +122,7 @@ class Server:
 
         url, patient = self._settings.base_url, client.with_options(timeout=_CHECK_S, max_retries=1)
         try:
-            names = [model.id async for model in patient.models.list()]
+            names = [str(model.id) async for model in patient.models.list()]
         except openai.APIConnectionError:
             raise InputError(
                 f"{self._where}: nothing answers at {url}; start the server there, or name another"
@@ -147,12 +158,14 @@ class Server:
                 failed = Failed("timeout", f"no answer within {self._settings.timeout_s:g} s")
             except openai.APIConnectionError:
                 failed = Failed("server_error", "the server closed the connection")
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                return Failed("refused", f"{error.status_code}: {_said(error)}")
             except openai.InternalServerError as error:
                 failed = Failed("server_error", f"{error.status_code}: {_said(error)}")
             except openai.APIStatusError as error:
-                raise self._refusal(error) from None
+                if error.status_code not in _OF_ONE_QUESTION:
+                    raise self._refusal(error) from None
+                return Failed("refused", f"{error.status_code}: {_said(error)}")
+            except openai.OpenAIError as error:
+                failed = Failed("server_error", f"no answer: {type(error).__name__}")
             await self._look(client)
             return failed
 
@@ -167,26 +180,23 @@ class Server:
             more["extra_body"] = {"repetition_penalty": self._settings.repetition_penalty}
         messages: Any = [dict(message) for message in conversation]
         try:
-            reply: Any = await client.chat.completions.create(
+            completion = await client.chat.completions.create(
                 model=self._model,
                 messages=messages,
                 temperature=0.0,
                 max_tokens=max_tokens,
                 **more,
             )
-        except ValueError:  # not JSON
-            reply = None
-        choices = getattr(reply, "choices", None)
-        if not choices:
-            return Reply("", whole=False)
-        return Reply(choices[0].message.content or "", choices[0].finish_reason != "length")
+        except (ValueError, RecursionError):  # not JSON
+            completion = None
+        return _taken(completion)
 
     def _client(self, retries: int) -> openai.AsyncOpenAI:
         import openai
 
         return openai.AsyncOpenAI(
             base_url=self._settings.base_url,
-            api_key=_key(),
+            api_key=_key() or "none",  # servers without keys take any
             max_retries=retries,
             timeout=self._settings.timeout_s,
         )
@@ -204,11 +214,21 @@ class Server:
         return InputError(f"{self._where}: {url} answers with {error.status_code}; {said}")
 
 
+def _taken(completion: Any) -> Reply:
+    """What a completion says; one of another form says nothing."""
+    try:
+        choice = completion.choices[0]
+        text, end = choice.message.content, choice.finish_reason
+    except (AttributeError, LookupError, TypeError):
+        return Reply("", whole=False)
+    return Reply(text if isinstance(text, str) else "", end != "length")
+
+
 def _key() -> str:
-    """Servers without keys take any."""
-    return os.environ.get("OPENAI_API_KEY") or "none"
+    return os.environ.get("OPENAI_API_KEY", "")
 
 
 def _said(error: openai.APIStatusError) -> str:
     """The server's words in one short line; a server may repeat the key, which nobody may see."""
-    return " ".join(error.response.text.replace(_key(), "***").split())[:200]
+    text, key = error.response.text, _key()
+    return " ".join((text.replace(key, "***") if key else text).split())[:200]

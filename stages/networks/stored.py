@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
@@ -16,13 +18,36 @@ from pipeline.errors import InputError
 Model = TypeVar("Model", bound=PreTrainedModel)
 Config = TypeVar("Config", bound=PreTrainedConfig)
 
+_BROKEN = (
+    *(OSError, EOFError, SafetensorError, pickle.UnpicklingError),  # a file that is not whole
+    *(ValueError, TypeError, KeyError, AttributeError),  # one with something else in it
+    RuntimeError,  # weights of another size
+)
 
-def saved_model(kind: type[Model], folder: Path, setting: str) -> Model:
-    """A model of this class from its folder. setting: that names it, for the InputError."""
+
+@contextmanager
+def reading(setting: str, place: Path, wanted: str) -> Iterator[None]:
+    """Around what loads a network: what broken or other files raise becomes an InputError.
+
+    setting: the key of the run file that names the place; wanted: what should be there.
+    """
     try:
-        loaded: Any = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _unreadable(setting, folder, f"a {kind.__name__} of transformers", error) from error
+        yield
+    except _BROKEN as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{setting}: {place} cannot be read ({reason[:120]}); wanted {wanted}"
+        ) from error
+
+
+def saved_model(
+    kind: type[Model], folder: Path, setting: str, dtype: torch.dtype = torch.float32
+) -> Model:
+    """A model of this class from its folder. setting: that names it, for the InputError."""
+    with reading(setting, folder, f"a {kind.__name__} of transformers"):
+        loaded: Any = kind.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
     model, report = loaded
     if report["missing_keys"]:  # transformers would go on with random numbers in their place
         missing = sorted(report["missing_keys"])
@@ -35,32 +60,36 @@ def saved_model(kind: type[Model], folder: Path, setting: str) -> Model:
 
 def saved_config(kind: type[Config], folder: Path, setting: str) -> Config:
     """The configuration that lies in a folder. Raises InputError."""
-    try:
+    with reading(setting, folder, f"a {kind.__name__} of transformers"):
         return kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise _unreadable(setting, folder, f"a {kind.__name__} of transformers", error) from error
 
 
 def saved_tokenizer(folder: Path, setting: str) -> Any:
     """The tokenizer that lies in a folder. Raises InputError."""
-    try:
+    with reading(setting, folder, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise _unreadable(setting, folder, "a tokenizer", error) from error
     if tokenizer.convert_tokens_to_ids(".") == tokenizer.unk_token_id:  # made of no vocabulary
         raise InputError(f"{setting}: {folder} has no vocabulary, wanted a tokenizer's files")
     return tokenizer
 
 
-def saved_weights(file: Path, setting: str) -> Mapping[str, Any]:
-    """What a .pth file holds: tensors by name, or tables of such. Raises InputError."""
-    try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise _unreadable(setting, file, "a .pth file of tensors", error) from error
-    if not isinstance(stored, Mapping):
-        raise InputError(f"{setting}: {file} holds no tensors by name, wanted a .pth file of them")
-    return stored
+def saved_state(file: Path, setting: str, under: str = "") -> Mapping[str, Tensor]:
+    """The tensors by name that a .pth file holds. Raises InputError.
+
+    under: of the table in the file that they are in, "" where the file is one table.
+    """
+    wanted = f'"{under}", tensors by name' if under else "tensors by name"
+    with reading(setting, file, f"a .pth file of {wanted}"):
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if under and isinstance(state, Mapping):
+            state = state[under]
+        if not isinstance(state, Mapping) or not all(map(_is_named, state.items())):
+            raise ValueError("it holds something else")
+    return state
+
+
+def _is_named(item: tuple[object, object]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
 def fill(
@@ -84,8 +113,3 @@ def fill(
             f"{setting}: the weights do not fit ({len(odd)} are missing or unknown, such as "
             f"{odd[0]})"
         )
-
-
-def _unreadable(setting: str, place: Path, wanted: str, error: Exception) -> InputError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return InputError(f"{setting}: {place} cannot be read ({reason[:120]}); wanted {wanted}")

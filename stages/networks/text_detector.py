@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipeline.bounds import Positive, Share
 from pipeline.errors import InputError
 
 _MEAN = np.array((0.485, 0.456, 0.406), np.float32)
@@ -20,6 +21,7 @@ _DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
 """Of ImageNet, in the order of the channels as PaddleOCR feeds them: blue, green, red."""
 _STEP_PX = 32
 """Sides are multiples of the network's stride."""
+_PROBE = (2 * _STEP_PX, 3 * _STEP_PX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +34,29 @@ class TextDetectorSettings:
     """
 
     model: str = ""
-    map_threshold: float = 0.3
-    box_threshold: float = 0.5
-    unclip: float = 1.5
+    map_threshold: Share = 0.3
+    box_threshold: Share = 0.5
+    unclip: Positive = 1.5
 
 
 class TextDetector:
     """Finds text in pictures of any size."""
 
     def __init__(self, file: Path, settings: TextDetectorSettings) -> None:
-        """Raises InputError when OpenCV cannot read the file."""
+        """Raises InputError when OpenCV cannot read the file, or it gives no map of a picture."""
         self._settings = settings
+        wanted = "wanted the ONNX file of a DB text detector, for pictures of any size"
         try:
             self._net = cv2.dnn.readNetFromONNX(str(file))
+            found = self._answer(np.zeros((*_PROBE, 3), np.float32)).shape
         except cv2.error as error:
             raise InputError(
-                f"overlay.detector.model: OpenCV cannot read '{file}'; wanted the ONNX file of "
-                "a DB text detector"
+                f"overlay.detector.model: OpenCV cannot read or run '{file}'; {wanted}"
             ) from error
+        if found not in ((1, 1, *_PROBE), (1, *_PROBE), _PROBE):
+            raise InputError(
+                f"overlay.detector.model: '{file}' makes {found} of a picture of {_PROBE}; {wanted}"
+            )
 
     def covered(self, picture: np.ndarray) -> np.ndarray:
         """(H, W) bool: where text is. picture: (H, W, 3) uint8 RGB."""
@@ -57,9 +64,13 @@ class TextDetector:
         size = (_whole(width), _whole(height))
         blue_first = cv2.resize(picture, size)[..., ::-1].astype(np.float32) / 255
         normal = (blue_first - _MEAN) / _DEVIATION
-        self._net.setInput(np.ascontiguousarray(normal.transpose(2, 0, 1)[None]))
-        boxes = self._boxes(np.asarray(self._net.forward()).reshape(size[1], size[0]))
+        boxes = self._boxes(self._answer(normal).reshape(size[1], size[0]))
         return cv2.resize(boxes, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+
+    def _answer(self, normal: np.ndarray) -> np.ndarray:
+        """What the network makes of a normalised picture (H, W, 3)."""
+        self._net.setInput(np.ascontiguousarray(normal.transpose(2, 0, 1)[None]))
+        return np.asarray(self._net.forward())
 
     def _boxes(self, probability: np.ndarray) -> np.ndarray:
         """(H, W) uint8, 1 in the boxes of what a (H, W) map of 0..1 holds."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from jobs import manifest
+from jobs.command import finish
 
 if TYPE_CHECKING:
     from conftest import Jobs
@@ -54,6 +59,35 @@ def test_an_unknown_key_names_the_nearest(jobs: Jobs, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("[filters.motion.top55]\nmin = 0.5\n")
     corpus = ("--corpus", jobs.folder / "corpus.csv", "--out", tmp_path / "run")
     assert "top5" in refused(jobs, "score", "--config", tmp_path / "run.toml", *corpus)
+
+
+@pytest.mark.parametrize(
+    ("table", "wrong"),
+    [
+        ("motion", "step_s = 0.0"),
+        ("overlay", "step_s = -1.0"),
+        ("appearance", "area_px = 0"),
+        ("motion.placement", "batch = 0"),
+        ("near_duplicate", "floor = 1.5"),
+        ("segment.detector", "box_threshold = -0.1"),
+        ("overlay.detector", "map_threshold = 2.0"),
+        ("engine.limits", "memory_gib = nan"),
+    ],
+)
+def test_a_number_that_makes_no_sense(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    table: str,
+    wrong: str,
+) -> None:
+    (tmp_path / "run.toml").write_text(f"[{table}]\n{wrong}\n")
+    monkeypatch.setattr(sys, "argv", ["manifest", "--config", str(tmp_path / "run.toml")])
+    with pytest.raises(SystemExit) as ended:
+        finish(manifest.main)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert re.search(rf"run\.toml: {table}\.\w+: found .*, wanted (greater|less) than", line)
 
 
 def test_another_manifest_in_the_run_folder(jobs: Jobs, tmp_path: Path) -> None:

@@ -55,6 +55,20 @@ def test_a_corpus_in_zips_from_the_plan_to_the_facts(render, tmp_path: Path) -> 
     assert verdicts["code"].to_pylist()[3:] == ["missing", "malformed", "missing"]
 
 
+def test_parts_that_are_not_fetched_yet_are_in_the_plan_of_a_mapping(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "part1.zip", "w") as file:
+        file.writestr("a.mp4", b"x")
+    (tmp_path / "parts.json").write_text('{"part1": ["a.mp4"], "part2": ["b.mp4", "c.mp4"]}')
+    (tmp_path / "clips.csv").write_text("video,caption\na.mp4,c\nb.mp4,c\nc.mp4,c\n")
+    config = tmp_path / "run.toml"
+    corpus = f'manifest = "{tmp_path}/clips.csv"\nparts = "{tmp_path}/parts.json"\n'
+    config.write_text(f'out = "{tmp_path}/run"\n[corpus]\n{corpus}')
+    assert "2 of 2 parts hold clips that pass" in said("parts", config)
+    assert (tmp_path / "run/parts.txt").read_text().split() == ["part1.zip", "part2"]
+    config.write_text(config.read_text() + f'videos = "{tmp_path}/not fetched yet"\n')
+    assert "2 parts whose size nobody says" in said("parts", config)
+
+
 def test_bad_rows_are_listed_in_the_run_folder(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text("video,caption\na.mp4,c\nshort\na.mp4,d\n")
     config = tmp_path / "run.toml"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import thresholds, whatif
-from jobs.curation import open_house
+from jobs.curation import open_house, recorded
 from jobs.settings import CorpusSettings, Run
 from pipeline.clip import Measurement, clip_id
 from pipeline.errors import InputError
@@ -71,6 +71,14 @@ def test_one_measure_is_shown_alone(run) -> None:
     assert said.splitlines()[4].split() == ["h264", "5", "0", "2"]
     with pytest.raises(InputError, match=r"probe\.colour: no such measure; wanted one of .*codec"):
         run(thresholds.main, "--measure", "probe.colour")
+
+
+def test_a_measure_without_any_number_has_no_table(run, tmp_path: Path) -> None:
+    with open_house(recorded(str(tmp_path / "run"))) as house:
+        motion = house.measures[2]
+        none = measured(motion, top5=float("nan"))
+        house.curation.ledger.append({"motion": [(clip_id("4.mp4"), none)]})
+    assert len(run(thresholds.main, "--measure", "motion.top5").splitlines()) == 4
 
 
 def test_what_if_counts_the_reasons_before_it_names_the_clips(run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from pipeline.clip import Failed
+from pipeline.decoder import Decoder
 from pipeline.decoders import Decoded, Decoders
 from pipeline.frames import Every, FrameRequest
 
@@ -97,6 +99,36 @@ def test_a_clip_that_kills_two_fresh_children_has_failed(
     killer.join()
     decoders.order(clips[1], REQUESTS)
     assert level(decoders.next()) == LEVELS[1]
+
+
+def test_a_child_that_decodes_knows_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    decoder = Decoder(2.0, 1 << 30)
+    decoder.decode("/no/such/clip.mp4", REQUESTS)
+    (child,) = children()
+    told = child.environ()
+    decoder.close()
+    assert "PYTHONPATH" in told
+    assert "OPENAI_API_KEY" not in told
+
+
+def test_frames_that_find_no_memory_here_fail_their_clip_alone(render, tmp_path: Path) -> None:
+    large = render(tmp_path / "large.mp4", [np.zeros((1080, 1920, 3), np.uint8)] * 40)
+    decoder = Decoder(30.0, 4 << 30)
+    decoder.start()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    room = psutil.Process().memory_info().vms + (128 << 20)  # for less than 40 pictures
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (room, hard))
+        failed = decoder.decode(str(large), REQUESTS)
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        decoder.close()  # the second child has inherited the limit, and fails as it may
+        decoded = decoder.decode(str(large), REQUESTS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        decoder.close()
+    assert isinstance(failed, Failed)
+    assert not isinstance(decoded, Failed)
 
 
 @several(1, ahead_bytes=1)

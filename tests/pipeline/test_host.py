@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from toys import Brightness, Darkness, Double, Length, Weightless, clip, tasks
+from toys import Brightness, Darkness, Double, Heavy, Length, Weightless, clip, tasks
 
 from pipeline.clip import Failed, Measurement
 from pipeline.errors import InputError
@@ -103,6 +103,12 @@ def test_every_host_loads_the_weights_once(tmp_path: Path) -> None:
 def test_weights_that_only_the_worker_lacks_are_the_users_to_mend() -> None:
     with pytest.raises(InputError, match=r"^length\.model: the weights are not on this machine$"):
         Host(Work((Weightless(),), {})).start()
+
+
+def test_a_host_too_large_for_its_limit_says_which() -> None:
+    wanted = r"5 times while it started: its memory passed 0\.2 GiB \(engine\.limits\.memory_gib\)"
+    with pytest.raises(StageError, match=wanted):
+        Host(Work((Heavy(),), {}, limits=Limits(memory_gib=0.2))).start()
 
 
 def test_a_stage_gets_as_many_clips_at_once_as_it_asks_for(render, tmp_path: Path) -> None:

@@ -108,6 +108,12 @@ def test_missing_scores_are_absent(tmp_path: Path) -> None:
     assert manifest.clips([1])[0].published == {}
 
 
+def test_numbers_that_are_none_are_absent(tmp_path: Path) -> None:
+    lines = "".join(f"{n}.mp4,c,{word}\n" for n, word in enumerate(["-nan", "inf", "1e999", "5"]))
+    manifest = read_manifest(write(tmp_path, f"video,caption,score\n{lines}"))
+    assert column(manifest, "score") == [None, None, None, 5.0]
+
+
 def test_a_column_of_ours_does_not_get_lost_behind_one_of_theirs(tmp_path: Path) -> None:
     corpus = write(tmp_path, "video,caption,path\na.mp4,c,elsewhere\n")
     clip = read_manifest(corpus).clips([0])[0]

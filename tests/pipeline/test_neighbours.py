@@ -1,6 +1,6 @@
 """Of clips that look alike one is kept: the first that nothing else rejects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.clip import Failed, Measurement, Outcome, clip_id
 from pipeline.compare import run_comparison
+from pipeline.crowds import MOST
 from pipeline.errors import InputError
 from pipeline.filters import Changes, Filter, FilterChange, defaults, merge
 from pipeline.ledger import Ledger
@@ -162,6 +163,35 @@ def test_a_copy_of_a_copy_is_kept_unless_it_is_like_one_that_is() -> None:
         assert set(found.earlier.tolist()) <= set(kept)
 
 
+@pytest.fixture
+def crowded(tmp_path: Path) -> Callable[..., Curation]:
+    """A run over so many clips that all look alike, of which the first ones have bad scores."""
+
+    def make(count: int, later: int, bad: int = 0) -> Curation:
+        names = [f"{number}" for number in range(count)]
+        corpus = tmp_path / "clips.csv"
+        corpus.write_text("\n".join(["video,caption", *(f"{name},c" for name in names)]))
+        manifest = read_manifest(str(corpus))
+        ledger = Ledger(str(tmp_path / "facts"), STAGES)
+        run = Curation(manifest, STAGES, merge(defaults(STAGES), {}), ledger)
+        looks = {name: at(0, score=4.0 if int(name) < bad else 6.0) for name in names}
+        for some in (names[later:], names[:later]):
+            measured(run, **{name: looks[name] for name in some})
+            compare(run, tmp_path)
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize(("later", "bad"), [(0, 0), (0, 20), (300, 0), (300, 20)])
+def test_of_a_crowd_one_is_kept_though_not_all_pairs_are_recorded(crowded, later, bad) -> None:
+    run = crowded(600, later, bad)
+    kept = np.flatnonzero(run.verdicts().are("kept"))
+    assert kept.tolist() == [bad]
+    recorded = run.ledger.facts(NearDuplicate.name)["others"].combine_chunks().value_lengths()
+    assert sum(recorded.to_pylist()) <= 2 * 2 * MOST * 600  # in two passes, of 359,400
+
+
 @pytest.mark.parametrize("width", [8, 256])
 def test_every_pair_is_found_that_is_there(width: int) -> None:
     draw = np.random.default_rng(width)
@@ -174,7 +204,8 @@ def test_every_pair_is_found_that_is_there(width: int) -> None:
     cosines = exact @ exact.T
     np.fill_diagonal(cosines, 0)
     block = np.arange(100, 700)
-    i, j, cosine = Vectors(vectors, 0.9).near(block)
+    found = zip(*Vectors(vectors, 0.9).near(block), strict=True)
+    i, j, cosine = (np.concatenate(column) for column in found)
     wanted = np.argwhere(cosines[block] >= 0.9)
     assert len(wanted) > 100
     assert sorted(zip(i.tolist(), j.tolist(), strict=True)) == [(m, n) for m, n in wanted.tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -201,6 +202,53 @@ def test_a_split_zip_beyond_four_gigabytes(corpus: str, loose: Path, tmp_path: P
     assert isinstance(found.path, Member)
     assert found.path.offset == begin
     assert content(found) == (loose / "deep.mp4").read_bytes()
+
+
+def test_a_zip_of_an_unknown_version_is_left_out_with_a_warning(
+    loose: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    zip_of(tmp_path / "good.zip", loose / "plain.mp4")
+    odd = zip_of(tmp_path / "odd.zip", loose / "deep.mp4")
+    data = bytearray(odd.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 6] = 64  # 6.4 is needed to read it
+    odd.write_bytes(data)
+    opened = open_zips(str(tmp_path))
+    assert opened is not None
+    assert opened.members["name"].to_pylist() == ["plain.mp4"]
+    assert "odd.zip: not a whole zip" in caplog.text
+
+
+def test_a_zip_with_a_member_of_all_bytes_there_are_is_left_out(tmp_path: Path) -> None:
+    extra = struct.pack("<HHQ", 1, 8, 2**64 - 1)
+    entry = (
+        struct.pack(
+            "<4s6H3I5H2I",
+            b"PK\x01\x02",
+            20,
+            20,
+            0,
+            0,
+            0,
+            33,
+            0,
+            0,
+            2**32 - 1,
+            1,
+            len(extra),
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
+        + b"a"
+        + extra
+    )
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(entry), 0, 0)
+    (tmp_path / "a.zip").write_bytes(entry + end)
+    opened = open_zips(str(tmp_path))
+    assert opened is not None
+    assert len(opened.members) == 0
 
 
 def test_parts_stand_in_the_order_of_their_numbers(zips: Path) -> None:

@@ -14,18 +14,21 @@ if TYPE_CHECKING:  # torch is for the tests that ask for a network
 @pytest.fixture(scope="session")
 def small_detectors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GroundingSettings]:
     """One Grounding DINO with random weights: package -> the settings that load it."""
-    from small_grounding import save
+    from jobs.rehearsal.grounding import save
 
-    original, transformers = save(tmp_path_factory.mktemp("grounding"))
-    return {"original": original, "transformers": transformers}
+    return {
+        "original": save(tmp_path_factory.mktemp("grounding"), "original"),
+        "transformers": save(tmp_path_factory.mktemp("grounding"), "transformers"),
+    }
 
 
 @pytest.fixture(scope="session")
 def small_cutters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SamSettings]:
     """One SAM with random weights: package -> the settings that load it."""
-    from segment_anything import sam_model_registry
-    from small_sam import KIND, package_model, save
+    from jobs.rehearsal.sam import register, save
 
-    sam_model_registry[KIND] = package_model
-    original, transformers = save(tmp_path_factory.mktemp("sam"))
-    return {"original": original, "transformers": transformers}
+    register()
+    return {
+        "original": save(tmp_path_factory.mktemp("sam"), "original"),
+        "transformers": save(tmp_path_factory.mktemp("sam"), "transformers"),
+    }

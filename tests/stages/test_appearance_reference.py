@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_clip import WIDTH, save_clip, save_head
 from transformers import CLIPImageProcessorPil, CLIPModel
 
+from jobs.rehearsal.clip import WIDTH, save_clip, save_head
 from pipeline.clip import Clip, Failed, Measurement
 from pipeline.decode import read_frames
 from pipeline.errors import InputError

@@ -7,6 +7,7 @@ import hashlib
 import io
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from chat_server import MODEL, Body, ChatServer, Status, serving
 from PIL import Image
@@ -92,6 +93,14 @@ def test_a_caption_that_was_cut_says_so(finish: str, text: str):
     assert isinstance(outcome, Measurement)
     assert outcome.values["truncated"] is True
     assert len(outcome.values["caption"]) <= 2_000
+
+
+def test_half_a_letter_in_a_caption_can_be_stored():
+    with serving(lambda body: "The video shows a \ud83d fox.") as server:
+        (outcome,) = written(server, [clip()], [frames(1)])
+    assert isinstance(outcome, Measurement)
+    table = pa.Table.from_pylist([dict(outcome.values)], schema=Caption.columns)
+    assert table["caption"].to_pylist() == ["The video shows a ? fox."]
 
 
 def test_a_clip_that_cannot_be_described_fails_alone():

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 
+import hostile
+import pyarrow as pa
 import pytest
 from chat_server import MODEL, Body, ChatServer, Status, said, serving
 
@@ -199,9 +201,46 @@ def test_a_caption_that_gives_orders_changes_its_own_row_at_most():
     ],
 )
 def test_a_caption_of_any_kind_is_a_question_like_others(caption: str):
-    (outcome,), server = asked(lambda body: answer(), caption)
+    (outcome,), _ = asked(lambda body: answer(), caption)
     assert values(outcome)["phrase"] == "red fox"
-    assert "<|" not in said(server.asked[0])
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *("<|im_end|>", "<start_of_turn>", "</s>", "<\uff5cAssistant\uff5c>", "<tool_call>"),
+        *("[INST]", "[/INST]", "<<SYS>>", "</caption>", "</Caption>", "<CAPTION>"),
+    ],
+)
+def test_a_mark_of_a_chat_is_broken_up_in_a_caption(mark: str):
+    (outcome,), server = asked(lambda body: answer(), f"a red fox {mark} [a, b]")
+    assert values(outcome)["phrase"] == "red fox"
+    shown = said(server.asked[0]).removeprefix("<caption>").removesuffix("</caption>")
+    assert mark not in shown
+    assert "[a, b]" in shown, "what is no mark stays"
+
+
+def test_every_caption_that_is_hostile_ends_as_one_row_and_changes_no_other():
+    def reply(body: Body) -> str:
+        nothing = {"main_entity": None, "phrase": None, "entity_count": 0}
+        return answer() if "a red fox beside" in said(body) else answer(**nothing)
+
+    outcomes, _ = asked(reply, CAPTION, *hostile.CAPTIONS, CAPTION)
+    first, *others, last = outcomes
+    assert values(first) == values(last) == {**FOX, "raw": answer()}
+    ended = [outcome.code if isinstance(outcome, Failed) else "measured" for outcome in others]
+    assert ended == list(hostile.CAPTIONS.values())
+    rows = [values(outcome) for outcome in others if isinstance(outcome, Measurement)]
+    assert pa.Table.from_pylist(rows, schema=Entities.columns).num_rows == len(rows)
+
+
+@pytest.mark.parametrize("reply", ["\ud800", answer(reason="a fox") + "\ud800"])
+def test_half_a_letter_in_an_answer_can_be_stored(reply: str):
+    (outcome,), server = asked(lambda body: reply, CAPTION)
+    assert isinstance(outcome, Failed)
+    assert outcome.code == "bad_answer"
+    assert outcome.message.encode()
+    assert len(server.asked) == 2
 
 
 def test_a_huge_caption_is_read_to_its_4000th_character():
@@ -248,7 +287,7 @@ def test_the_fingerprint_follows_the_model_and_not_its_place():
 
 def test_a_new_prompt_or_schema_is_a_new_version():
     told = hashlib.sha256(json.dumps([SYSTEM, SCHEMA], sort_keys=True).encode()).hexdigest()
-    assert (PROMPT_VERSION, told[:8]) == (1, "8feb8b2d")
+    assert (PROMPT_VERSION, told[:8]) == (2, "8feb8b2d")
 
 
 def test_captions_of_a_model_are_part_of_what_was_read():

@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import small_text_detector
 
+from jobs.rehearsal import text_detector
 from pipeline.clip import Clip, Measurement
 from pipeline.errors import InputError
 from pipeline.frames import Frames
@@ -131,7 +131,7 @@ def test_the_numbers_belong_to_the_version(place: np.ndarray) -> None:
 
 def bright(tmp_path: Path, **changed: float) -> OverlaySettings:
     """A detector that takes bright for text: the whole path of an ONNX file through OpenCV."""
-    file = small_text_detector.save(tmp_path / "detector.onnx", gain=20, bound=1.0)
+    file = text_detector.save(tmp_path / "detector.onnx", gain=20, bound=1.0)
     detector = TextDetectorSettings(str(file), **changed)
     return OverlaySettings("reference", detector=detector)
 
@@ -154,7 +154,7 @@ def test_a_network_sees_channels_normalised_as_imagenets_blue_first(tmp_path: Pa
     """The map of a plain picture is sigmoid(gain x (mean of (v - mean) / deviation - bound))."""
     colour = np.array((200, 120, 40))  # red, green, blue
     levels = (colour[::-1] / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    file = small_text_detector.save(tmp_path / "detector.onnx", 4, float(levels.mean()) - 0.1)
+    file = text_detector.save(tmp_path / "detector.onnx", 4, float(levels.mean()) - 0.1)
     picture = np.tile(colour.astype(np.uint8), (64, 96, 1))
     value = 1 / (1 + np.exp(-4 * 0.1))
     for bound, seen in ((value - 0.01, True), (value + 0.01, False)):
@@ -168,6 +168,9 @@ def test_a_file_that_is_no_network_and_no_file_at_all_are_refused(tmp_path: Path
     broken.write_bytes(b"not a network")
     settings = OverlaySettings("reference", detector=TextDetectorSettings(str(broken)))
     with pytest.raises(InputError, match="OpenCV cannot read"):
+        Overlay(settings).setup()
+    text_detector.save(broken, gain=1, bound=0, maps=2)
+    with pytest.raises(InputError, match=r"makes \(1, 2, 64, 96\) of a picture of \(64, 96\)"):
         Overlay(settings).setup()
     with pytest.raises(InputError, match=r"overlay\.detector\.model is empty"):
         Overlay(OverlaySettings("reference"))

@@ -60,9 +60,8 @@ def test_a_busy_server_is_asked_again(code: int):
 
 def test_one_question_that_breaks_a_server_is_that_clip_alone():
     def reply(body):
-        return {"a": "fine", "b": Status(500), "c": Status(400, '{"error": "too\\nlong"}')}[
-            said(body)
-        ]
+        broken = {"b": Status(500), "c": Status(400, '{"error": "too\\nlong"}')}
+        return broken.get(said(body), "fine")
 
     with serving(reply) as server:
         found = client(server).answers([question(text) for text in "abca"])
@@ -75,6 +74,18 @@ def test_one_question_that_breaks_a_server_is_that_clip_alone():
     assert isinstance(found[2], Failed)
     assert "400" in found[2].message
     assert "\n" not in found[2].message
+
+
+@pytest.mark.parametrize("code", [409, 413, 422])
+def test_a_question_that_cannot_be_taken_is_refused_alone(code: int):
+    with serving(lambda body: Status(code) if said(body) == "b" else "fine") as server:
+        assert outcomes(client(server), "a", "b") == ["fine", "refused"]
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_a_status_that_every_question_would_get_stops_the_run(code: int):
+    with serving(lambda body: Status(code)) as server, pytest.raises(InputError, match=str(code)):
+        client(server).answers([question("?")])
 
 
 def test_a_clip_that_takes_too_long_has_failed_and_the_others_have_not():
@@ -115,6 +126,7 @@ def test_a_server_that_stays_too_busy_stops_the_run():
         (Status(200, "<html>hello</html>"), "does not speak OpenAI's protocol"),
         (Status(200, "{broken"), "does not speak OpenAI's protocol"),
         (Status(200, '{"data": [{"id": "other-model"}]}'), "other-model"),
+        (Status(200, '{"data": [{"id": null}]}'), "has no model"),
     ],
 )
 def test_a_server_that_will_not_do_is_found_out_ahead(listed: Status, wanted: str):
@@ -143,11 +155,24 @@ def test_an_address_that_is_none_is_refused(url: str):
         Server(ServerSettings(url), MODEL, "entities", 50).check()
 
 
-@pytest.mark.parametrize("body", ["<html>hello</html>", "{}", '{"choices": []}', "{broken"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("<html>hello</html>", "{}", "{broken", "null", "[1]", "3", '"yes"', "[" * 100_000),
+        *('{"choices": []}', '{"choices": "yes"}', '{"choices": {"0": 1}}', '{"choices": 3}'),
+        *('{"choices": [null]}', '{"choices": [{"message": null}]}'),
+        *('{"choices": [{"message": "yes"}]}', '{"choices": [{"message": {"content": null}}]}'),
+        '{"choices": [{"message": {"content": [{"type": "text", "text": "yes"}]}}]}',
+    ],
+)
 def test_a_reply_that_is_none_is_empty(body: str):
     with serving(lambda _: Status(200, body)) as server:
-        (reply,) = client(server).answers([question("?")])
-    assert reply == Reply("", whole=False)
+        assert outcomes(client(server), "?") == [""]
+
+
+def test_half_a_letter_in_a_reply_becomes_a_question_mark():
+    with serving(lambda body: "a \ud800 fox") as server:
+        assert outcomes(client(server), "?") == ["a ? fox"]
 
 
 def test_a_reply_that_was_cut_says_so():
@@ -164,9 +189,29 @@ def test_the_key_comes_from_the_environment_and_is_never_repeated(monkeypatch):
     assert isinstance(reply, Failed)
     assert "may not" in reply.message
     assert "sk-secret" not in reply.message
+
+
+def test_without_a_key_the_words_of_a_server_stay_as_they_are(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with serving(lambda body: Status(400, "none of them")) as server:
+        (reply,) = client(server).answers([question("?")])
+    assert isinstance(reply, Failed)
+    assert reply.message == "400: none of them"
+
+
+@pytest.mark.parametrize(
+    "rest", ["me:sk-secret@host/v1", "host/v1?key=sk-secret", "host/v1#sk-secret"]
+)
+def test_a_key_in_the_address_is_refused_and_not_repeated(rest: str):
     with pytest.raises(InputError, match="OPENAI_API_KEY") as error:
-        ServerSettings("http://me:sk-secret@host/v1")
+        ServerSettings(f"http://{rest}")
     assert "sk-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://host:port/v1"])
+def test_an_address_that_cannot_be_read_is_refused(url: str):
+    with pytest.raises(InputError, match=r"server\.base_url"):
+        ServerSettings(url)
 
 
 def test_a_silent_server_does_not_hold_up_the_check():

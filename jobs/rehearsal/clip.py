@@ -23,7 +23,7 @@ def save_clip(folder: Path) -> Path:
     """Random weights, pictures of 224 px as ViT-L/14 wants them; in the layout of the hub."""
     torch.manual_seed(0)
     config = CLIPConfig(
-        text_config={**_LAYERS, "vocab_size": 64, "eos_token_id": 2},  # as OpenAI's file has it
+        text_config={**_LAYERS, "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 2},  # OpenAI's
         vision_config={**_LAYERS, "image_size": 224, "patch_size": 32},
         projection_dim=WIDTH,
     )

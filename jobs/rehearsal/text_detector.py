@@ -13,10 +13,13 @@ _FLOAT = 1
 """ONNX's name of 32-bit floats."""
 
 
-def save(file: Path, gain: float, bound: float) -> Path:
-    """sigmoid(gain * (mean of the normalised channels - bound)), (1, 3, H, W) to (1, 1, H, W)."""
-    weight = _tensor("weight", (1, 3, 1, 1), [gain / 3] * 3)
-    bias = _tensor("bias", (1,), [-gain * bound])
+def save(file: Path, gain: float, bound: float, maps: int = 1) -> Path:
+    """sigmoid(gain * (mean of the normalised channels - bound)), (1, 3, H, W) to (1, maps, H, W).
+
+    maps: one where it is to be a text detector.
+    """
+    weight = _tensor("weight", (maps, 3, 1, 1), [gain / 3] * 3 * maps)
+    bias = _tensor("bias", (maps,), [-gain * bound] * maps)
     graph = b"".join(
         (
             _field(1, _node("Conv", ("picture", "weight", "bias"), "map")),
@@ -25,7 +28,7 @@ def save(file: Path, gain: float, bound: float) -> Path:
             _field(5, weight),
             _field(5, bias),
             _field(11, _value("picture", (1, 3, "height", "width"))),
-            _field(12, _value("text", (1, 1, "height", "width"))),
+            _field(12, _value("text", (1, maps, "height", "width"))),
         )
     )
     opset = _field(8, _number(2, 13))

@@ -1,4 +1,4 @@
-"""The same small SAM, with random weights, for either implementation."""
+"""A small SAM, with the same random weights for either implementation."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from segment_anything.modeling import (
-    ImageEncoderViT,
-    MaskDecoder,
-    PromptEncoder,
-    Sam,
-    TwoWayTransformer,
-)
 from torch import Tensor
 from transformers import (
     SamConfig,
@@ -27,8 +21,11 @@ from transformers import (
 from stages.networks.placement import Placement
 from stages.networks.sam import SamSettings
 
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
 KIND = "vit_small"
-"""Its name in the package's registry, once a test has put `package_model` there."""
+"""Its name in the package's registry, once `register` has put it there."""
 _SIDE, _WIDTH, _LAYERS, _HEADS, _WINDOW, _GLOBAL = 128, 32, 2, 2, 3, (1,)
 
 _RENAMED = (
@@ -62,19 +59,26 @@ _RENAMED = (
 _TWICE = "prompt_encoder.shared_embedding"  # the same as shared_image_embedding
 
 
-def save(folder: Path) -> tuple[SamSettings, SamSettings]:
-    """Writes it both ways; the settings that load it: (original, transformers)."""
+def save(folder: Path, package: Literal["original", "transformers"]) -> SamSettings:
+    """Writes it as one of the packages has it; the settings that load it."""
     torch.manual_seed(0)
     model = SamModel(_config())
     for weights in model.parameters():
         weights.data.add_(0.3 * torch.randn_like(weights))  # some begin at 0 and would hide much
-    model.save_pretrained(folder / "transformers")
-    torch.save(renamed(model.state_dict()), folder / "original.pth")
     place = Placement("cpu", "f32", 2)
-    return (
-        SamSettings("original", str(folder / "original.pth"), kind=KIND, placement=place),
-        SamSettings("transformers", str(folder / "transformers"), placement=place),
-    )
+    if package == "transformers":
+        model.save_pretrained(folder)
+        return SamSettings(package, str(folder), placement=place)
+    file = folder / "original.pth"
+    torch.save(renamed(model.state_dict()), file)
+    return SamSettings(package, str(file), kind=KIND, placement=place)
+
+
+def register() -> None:
+    """Has the authors' package know `KIND`, in this process: it builds what its registry names."""
+    from segment_anything import sam_model_registry  # here: the other package does without
+
+    sam_model_registry[KIND] = _package_model
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -89,8 +93,16 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def package_model(checkpoint: None = None) -> Sam:
+def _package_model(checkpoint: None = None) -> Sam:
     """What the package's registry makes of `KIND`: its own classes, small."""
+    from segment_anything.modeling import (
+        ImageEncoderViT,
+        MaskDecoder,
+        PromptEncoder,
+        Sam,
+        TwoWayTransformer,
+    )
+
     grid = _SIDE // 16
     return Sam(
         ImageEncoderViT(

@@ -1,4 +1,4 @@
-"""The same small Grounding DINO, with random weights, for either implementation."""
+"""A small Grounding DINO, with the same random weights for either implementation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import re
 import runpy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from groundingdino import config as package_configs
 from torch import Tensor
 from transformers import (
     BertConfig,
@@ -88,8 +88,8 @@ _RENAMED = (
 """transformers' names of the weights to the package's, one after another."""
 
 
-def save(folder: Path) -> tuple[GroundingSettings, GroundingSettings]:
-    """Writes it both ways; the settings that load it: (original, transformers)."""
+def save(folder: Path, package: Literal["original", "transformers"]) -> GroundingSettings:
+    """Writes it as one of the packages has it; the settings that load it."""
     text = BertConfig(
         vocab_size=1100,
         hidden_size=32,
@@ -97,38 +97,20 @@ def save(folder: Path) -> tuple[GroundingSettings, GroundingSettings]:
         num_attention_heads=2,
         intermediate_size=64,
     )
-    config = GroundingDinoConfig(
-        backbone_config={"model_type": "swin", "out_indices": [2, 3, 4]},  # Swin-T: the package
-        # knows no smaller one
-        text_config=text,
-        num_queries=_QUERIES,
-        encoder_layers=_LAYERS,
-        decoder_layers=_LAYERS,
-        encoder_ffn_dim=_WIDTH,
-        decoder_ffn_dim=_WIDTH,
+    model, tokenizer = _model(text), BertTokenizer(vocab=_vocabulary())
+    small = GroundingSettings(
+        package, short_side_px=96, long_side_px=160, placement=Placement("cpu", "f32", 4)
     )
-    torch.manual_seed(0)
-    model = GroundingDinoForObjectDetection(config)
-    for weights in model.parameters():
-        weights.data.add_(0.05 * torch.randn_like(weights))  # some begin at 0 and would hide much
-    tokenizer = BertTokenizer(vocab=_vocabulary())
-    model.save_pretrained(folder / "transformers")
-    tokenizer.save_pretrained(folder / "transformers")
+    if package == "transformers":
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return replace(small, model=str(folder))
     text.save_pretrained(folder / "text")
     tokenizer.save_pretrained(folder / "text")
-    torch.save({"model": renamed(model.state_dict())}, folder / "original.pth")
-    (folder / "small.json").write_text(json.dumps(_package_config()))
-    shared = {"short_side_px": 96, "long_side_px": 160, "placement": Placement("cpu", "f32", 4)}
-    return (
-        GroundingSettings(
-            "original",
-            str(folder / "original.pth"),
-            text=str(folder / "text"),
-            config=str(folder / "small.json"),
-            **shared,
-        ),
-        GroundingSettings("transformers", str(folder / "transformers"), **shared),
-    )
+    weights, config = folder / "original.pth", folder / "small.json"
+    torch.save({"model": renamed(model.state_dict())}, weights)
+    config.write_text(json.dumps(_package_config()))
+    return replace(small, model=str(weights), text=str(folder / "text"), config=str(config))
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -149,6 +131,24 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"module.{name}": weights for name, weights in named.items()}
 
 
+def _model(text: BertConfig) -> GroundingDinoForObjectDetection:
+    config = GroundingDinoConfig(
+        backbone_config={"model_type": "swin", "out_indices": [2, 3, 4]},  # Swin-T: the package
+        # knows no smaller one
+        text_config=text,
+        num_queries=_QUERIES,
+        encoder_layers=_LAYERS,
+        decoder_layers=_LAYERS,
+        encoder_ffn_dim=_WIDTH,
+        decoder_ffn_dim=_WIDTH,
+    )
+    torch.manual_seed(0)
+    model = GroundingDinoForObjectDetection(config)
+    for weights in model.parameters():
+        weights.data.add_(0.05 * torch.randn_like(weights))  # some begin at 0 and would hide much
+    return model
+
+
 def _vocabulary() -> dict[str, int]:
     """Special tokens where BERT's vocabulary has them: transformers' class knows no others."""
     words = [_SPECIAL.get(i, f"[unused{i}]") for i in range(1100)]
@@ -158,6 +158,8 @@ def _vocabulary() -> dict[str, int]:
 
 def _package_config() -> dict[str, Any]:
     """The published one, smaller."""
+    from groundingdino import config as package_configs  # here: the other package does without
+
     published = Path(next(iter(package_configs.__path__)), "GroundingDINO_SwinT_OGC.py")
     values = runpy.run_path(str(published))
     values = {name: value for name, value in values.items() if not name.startswith("__")}

@@ -1,0 +1,1 @@
+"""Small networks of random weights, of the classes that the published ones are of, and on disk."""
