@@ -70,7 +70,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is written goes with the folder
     with TemporaryDirectory(prefix="rehearsal-") as folder:
         run, clips = _few(read_run(given), Path(folder), given.clips)
-        print(f"{len(clips.rows)} clips of {clips.corpus}, networks of random weights", flush=True)
+        print(f"{len(clips.rows)} clips of {clips.corpus}, networks of random weights:")
+        print("their numbers mean nothing, what they say of a caption is a bad_answer", flush=True)
         works = [_works(run, title, clips, Path(folder)) for title in REHEARSED]
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # kB
     took = f"{time.monotonic() - started:.1f} s, {largest:.1f} GB in the largest process"
