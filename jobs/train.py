@@ -29,12 +29,13 @@ from pipeline.errors import InputError
 from pipeline.lease import Lease
 from pipeline.stop import Stop
 from training.checkpoint import Weights, find, flat, is_checkpoint, read_state
+from training.course import Course
 from training.dataset import ENCODERS, LatentDataset
 from training.held_out import hold_out, split
 from training.metrics import TrainingProgress
 from training.objective import noise_schedule
 from training.step import DivergedError, Training
-from training.trainer import Course, Trainer
+from training.trainer import Trainer
 from training.weights import AdapterWeights, BaseWeights
 
 _TINY = "tiny"

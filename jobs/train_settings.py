@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model.config import AdapterConfig
+from training.course import LoopSettings
 from training.held_out import HeldOutSettings
 from training.step import OptimizerSettings
-from training.trainer import LoopSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from training.course import Course, LoopSettings
 from training.dataset import Latents
 from training.held_out import HeldOutSettings, hold_out, split
 from training.metrics import TrainingProgress
 from training.objective import noise_schedule
 from training.order import normal
 from training.step import OptimizerSettings, Training
-from training.trainer import Course, LoopSettings, Trainer
+from training.trainer import Trainer
 
 SOURCES = [f"source {number // 2}" for number in range(40)]
 """Of the 40 samples: two of each source video."""

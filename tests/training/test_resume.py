@@ -13,8 +13,8 @@ import pytest
 from safetensors import safe_open
 from small_training import quiet, small_trainer
 
+from training.course import LoopSettings
 from training.metrics import read_metrics
-from training.trainer import LoopSettings
 
 LOOP = LoopSettings(steps=12, batch=2, accumulate=2, checkpoint_every=5, text_drop=0.3)
 ROOT = Path(__file__).parents[2]

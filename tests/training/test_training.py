@@ -10,11 +10,11 @@ from small_training import SmallNetwork, SmallSamples, quiet, small_trainer
 from torch import nn
 
 from pipeline.errors import InputError
+from training.course import Course, LoopSettings
 from training.held_out import HeldOut, HeldOutSettings
 from training.metrics import read_metrics
 from training.objective import noise_schedule
 from training.step import DivergedError, Example, OptimizerSettings, Training
-from training.trainer import Course, LoopSettings
 
 LOOP = LoopSettings(steps=6, batch=2, checkpoint_every=2, keep=2)
 

@@ -1,0 +1,83 @@
+"""What a run trains on, sample by sample: which one stands where, and what chance adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import InputError
+from training.dataset import Latents
+from training.held_out import HeldOut
+from training.order import draw, place
+from training.step import Example
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How long, and how much at once; an optimizer step takes batch * accumulate samples.
+
+    batch: samples in one forward pass. text_drop: share of samples trained on the null text.
+    checkpoint_every: optimizer steps; keep: how many checkpoints. readers: threads.
+    """
+
+    seed: int = 0
+    steps: int = 10_000  # paper, 6.1
+    batch: int = 1  # paper, 6.1: per GPU
+    accumulate: int = 2  # paper, 6.1
+    text_drop: float = 0.1  # design/method.md
+    checkpoint_every: int = 500  # ours
+    keep: int = 2  # ours
+    readers: int = 2  # ours
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "checkpoint_every", "keep", "readers"):
+            if getattr(self, name) < 1:
+                raise InputError(f"loop.{name}: found {getattr(self, name)}, wanted 1 or more")
+        if not 0 <= self.text_drop <= 1:
+            raise InputError(f"loop.text_drop: found {self.text_drop}, wanted 0 to 1")
+
+
+FREE = ("loop.steps", "loop.checkpoint_every", "loop.keep", "loop.readers", "held_out.every")
+"""Settings that may change when a run goes on: no number of a step depends on them."""
+
+
+class Samples(Protocol):
+    """`training.dataset.LatentDataset`, or anything with samples by number."""
+
+    def __getitem__(self, number: int) -> Latents: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is trained on. numbers: of the samples that are not held out.
+
+    null_text: (L, D), in place of a dropped text. with_reference: whether the network takes one;
+    with_entity: whether it is told whose tokens name the subject.
+    """
+
+    samples: Samples
+    numbers: Sequence[int]
+    held_out: HeldOut
+    null_text: Tensor
+    with_reference: bool
+    with_entity: bool = False
+
+    def example(self, settings: LoopSettings, position: int) -> Example:
+        """The sample at a position of the run, counted from 0, with what chance adds to it."""
+        where = place(settings.seed, position, len(self.numbers))
+        sample = self.samples[self.numbers[where.number]]
+        chance = draw(settings.seed, where, sample.key, sample.video.shape, settings.text_drop)
+        entity = sample.entity_mask() & (not chance.drop_text) if self.with_entity else None
+        return Example(
+            key=sample.key,
+            latents=sample.video,
+            noise=torch.from_numpy(chance.noise),
+            timestep=chance.timestep,
+            text=self.null_text if chance.drop_text else sample.text,
+            reference=sample.reference if self.with_reference else None,
+            entity=entity,
+        )
