@@ -115,7 +115,8 @@ def test_killed_and_submitted_again_it_makes_the_same_shards(jobs: Jobs, head: H
     first = submit(head, "--config", run, "--", "dataset")
     measured, until = jobs.folder / "facts" / "there", time.monotonic() + 120
     while not list(measured.rglob("part-*.parquet")):
-        assert first.poll() is None and time.monotonic() < until, first.communicate()[0]
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < until
         time.sleep(0.1)
     driver = head.driver("dataset")
     assert driver is not None
