@@ -21,6 +21,7 @@ def test_memory_grows_with_what_is_held():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU")
 def test_memory_of_a_gpu_is_its_own():
     held = torch.ones(2**26, device="cuda")
     told = memory(held.device)
