@@ -17,8 +17,11 @@ from typing import Any
 from pipeline.errors import InputError
 from training.checkpoint import FOLDER, Checkpoints, State, Weights, restore
 from training.course import FREE, Course, LoopSettings
+from training.measured import NONE
 from training.metrics import Metrics, TrainingProgress
+from training.speed import Work, memory
 from training.step import DivergedError, Example, Training
+from training.track import Tracker
 
 _AHEAD = 2
 """Optimizer steps whose samples are read before they are wanted."""
@@ -39,6 +42,18 @@ class Report:
     stopped_by: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What else a run tells of itself. open_trackers: of a run that goes on from this step.
+
+    reference_weight: of the network's last batch, None where it does not know.
+    """
+
+    work: Work = Work()
+    reference_weight: Callable[[], float | None] = lambda: None
+    open_trackers: Callable[[int], Sequence[Tracker]] = lambda step: ()
+
+
 class Trainer:
     """Trains in one folder, which all workers see: `metrics.jsonl` and `checkpoints/`."""
 
@@ -50,17 +65,19 @@ class Trainer:
         course: Course,
         settings: LoopSettings,
         identity: Mapping[str, Any],
+        told: Told | None = None,
     ) -> None:
         """weights: what is stored of the network. identity: all settings that the numbers depend
         on, and what was trained from and on: a checkpoint of another one is refused. Raises
         InputError when the workers cannot share a step.
         """
+        self._told = told or Told()
         self._training, self._weights, self._course = training, weights, course
         self._settings, self._world = settings, training.world
         self._share = settings.share(self._world.size)
         self._identity = {key: value for key, value in identity.items() if key not in FREE}
         self._checkpoints = Checkpoints(folder / FOLDER, settings.keep, settings.keeps)
-        self._metrics = Metrics(folder)
+        self._metrics = Metrics(folder, self._told.open_trackers)
         self._constants: dict[str, float] = {}
 
     def run(self, stop: Callable[[], int], progress: Callable[[int], TrainingProgress]) -> Report:
@@ -70,6 +87,10 @@ class Trainer:
         progress: made with the number of steps left. Raises InputError when the checkpoint is
         another run's, DivergedError when the loss is not finite any more.
         """
+        with closing(self._metrics):
+            return self._run(stop, progress)
+
+    def _run(self, stop: Callable[[], int], progress: Callable[[int], TrainingProgress]) -> Report:
         resumed = self._resume()
         step = saved = resumed.step
         last = max(step, self._settings.steps)
@@ -108,8 +129,12 @@ class Trainer:
             "loss": loss,
             "lr": self._training.optimizer.rate(step - 1),
             "grad_norm": norm,
-            "samples_per_s": round(self._settings.global_batch / took, 3),
+            **self._told.work.speed(self._settings.global_batch, took, self._world.size),
+            **memory(self._training.device),
         }
+        weight = self._reference_weight()
+        if weight is not None:
+            values["reference_weight"] = weight
         if step % self._course.held_out.settings.every == 0 or step == self._settings.steps:
             values |= self._held_out()
         self._write(values)
@@ -148,19 +173,26 @@ class Trainer:
 
     def _held_out(self) -> dict[str, float]:
         course, batch = self._course, self._settings.batch
-        means = course.held_out.measure(
+        measured = course.held_out.measure(
             lambda examples: self._training.shared_losses(examples, batch),
             batch * self._world.size,
             course.with_reference,
+            self._reference_weight,
         )
         if course.with_reference:
-            without = self._constants.setdefault("held_out_none", means["none"])
-            if not abs(means["none"] - without) <= _MOVED * without:
+            now = measured.mean(NONE)
+            without = self._constants.setdefault("held_out_none", now)
+            if not abs(now - without) <= _MOVED * without:
                 raise DivergedError(
-                    f"the loss without a reference was {without} and is {means['none']}: it does "
-                    "not depend on the adapter, so the base has changed; start a new run"
+                    f"the loss without a reference was {without} and is {now}: it does not depend "
+                    "on the adapter, so the base has changed; start a new run"
                 )
-        return {f"held_out_{kind}": value for kind, value in means.items()}
+        return {f"held_out_{name}": value for name, value in measured.numbers().items()}
+
+    def _reference_weight(self) -> float | None:
+        """Of the last batches of all workers: they all know it, or none does."""
+        weight = self._told.reference_weight()
+        return None if weight is None else self._world.total(weight) / self._world.size
 
     def _examples(self, positions: range) -> Generator[list[list[Example]]]:
         """One worker's batches of each optimizer step at these positions, read ahead by threads.
