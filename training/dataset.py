@@ -18,7 +18,8 @@ from torch import Tensor
 from model.bias import entity_mask
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.shards import INDEX, ShardReader
+from pipeline.shard_reader import ShardReader
+from pipeline.shards import INDEX
 
 MEMBER = "safetensors"
 """A sample of latents has this one member."""

@@ -6,7 +6,6 @@ is carried from step to step: a resumed run, or one with other readers, draws th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from model.bias import NUM_TRAIN_TIMESTEPS
+from pipeline.chance import bits, uniform
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +48,22 @@ def draw(seed: int, where: Place, key: str, shape: Sequence[int], text_drop: flo
     name = f"{seed}/{where.epoch}/{where.position}/{key}"
     return Draw(
         noise=normal(f"noise/{name}", shape),
-        timestep=int(_raw(f"timestep/{name}", 1)[0] % NUM_TRAIN_TIMESTEPS),
+        timestep=int(bits(f"timestep/{name}").random_raw(1)[0] % NUM_TRAIN_TIMESTEPS),
         drop_text=uniform(f"text/{name}") < text_drop,
     )
 
 
 def normal(name: str, shape: Sequence[int]) -> np.ndarray:
     """fp32 standard normal numbers that belong to this name."""
-    return np.random.Generator(_philox(name)).standard_normal(shape, dtype=np.float32)
-
-
-def uniform(name: str) -> float:
-    """A number in [0, 1) that belongs to this name."""
-    return float(_raw(name, 1)[0] >> np.uint64(11)) / 2**53
+    return np.random.Generator(bits(name)).standard_normal(shape, dtype=np.float32)
 
 
 def shuffled(name: str, count: int) -> np.ndarray:
     """(count,) int64: an order of 0..count-1 that belongs to this name."""
     # Sorted raw words, and not Generator.permutation, whose stream numpy may change.
-    return np.argsort(_raw(name, count), kind="stable")
+    return np.argsort(bits(name).random_raw(count), kind="stable")
 
 
 @lru_cache(maxsize=2)  # an epoch and, at its end, the next one
 def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
     return shuffled(f"order/{seed}/{epoch}", count)
-
-
-def _raw(name: str, count: int) -> np.ndarray:
-    return _philox(name).random_raw(count)
-
-
-def _philox(name: str) -> np.random.Philox:
-    digest = hashlib.sha256(name.encode()).digest()
-    return np.random.Philox(key=int.from_bytes(digest[:16], "little"))

@@ -1,6 +1,7 @@
 import numpy as np
 
-from training.order import Place, draw, normal, place, shuffled, uniform
+from pipeline.chance import uniform
+from training.order import Place, draw, normal, place, shuffled
 
 COUNT = 50
 
