@@ -69,7 +69,7 @@ def _wanted(paths: Sequence[str]) -> Iterator[Weights]:
                     yield from encoder_weights(run.latents)
             case TrainRun():
                 if run.base not in (_TINY, *made_here) and not is_path(run.base):
-                    yield Weights(run.base, "base", files=("transformer/*",))
+                    yield Weights(run.base, "base", files=FILES)
                 if run.text:
                     yield text_weights(run.text, "text")
             case GenerateRun() if not curated:
