@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ from training.dataset import ENCODERS, LatentDataset
 from training.held_out import hold_out, split
 from training.metrics import TrainingProgress
 from training.objective import noise_schedule
+from training.speed import Work
 from training.step import DivergedError, Training
-from training.trainer import Trainer
+from training.track import check_trackers, open_trackers
+from training.trainer import Told, Trainer
 from training.weights import AdapterWeights, BaseWeights
 
 _TINY = "tiny"
@@ -64,6 +67,7 @@ def _train(run: TrainRun, stop: Stop) -> int:
     folder = storage.local(storage.join(run.out, run.name))
     if folder is None:
         raise InputError(f"{run.out}: a training writes to a local folder; name one with --out")
+    check_trackers(run.track)
     with Lease(str(folder / "lease.json")):
         if run.threads:
             torch.set_num_threads(run.threads)
@@ -140,14 +144,27 @@ def _trainer(run: TrainRun, folder: Path, subject: _Subject) -> Trainer:
     course = Course(
         dataset,
         numbers,
-        hold_out(run.loop.seed, *held, with_entity),
+        hold_out(run.loop.seed, *held, with_entity, watched=run.adapter != "none"),
         subject.null_text,
         with_reference=run.adapter != "none",
         with_entity=with_entity,
     )
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     training = Training(model, trained, noise_schedule(run.snr_shift), run.optimizer)
-    return Trainer(folder, training, subject.weights, course, run.loop, _identity(run, subject))
+    identity = _identity(run, subject)
+    told = Told(
+        Work(tokens=_tokens(run, subject)),
+        model.reference_weight,
+        partial(open_trackers, folder, run.track, run.name, identity),
+    )
+    return Trainer(folder, training, subject.weights, course, run.loop, identity, told)
+
+
+def _tokens(run: TrainRun, subject: _Subject) -> int:
+    """Of one sample: text, video, and the reference where there is one."""
+    sample, patch = subject.dataset[0], subject.model.transformer.config["patch_size"]
+    pictures = len(sample.video) + (run.adapter != "none") * len(sample.reference)
+    return len(sample.text) + pictures * sample.video[0, 0].numel() // patch**2
 
 
 def _identity(run: TrainRun, subject: _Subject) -> dict[str, Any]:

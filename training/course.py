@@ -42,7 +42,15 @@ class LoopSettings:
             raise InputError(f"loop.text_drop: found {self.text_drop}, wanted 0 to 1")
 
 
-FREE = ("loop.steps", "loop.checkpoint_every", "loop.keep", "loop.readers", "held_out.every")
+FREE = (
+    "loop.steps",
+    "loop.checkpoint_every",
+    "loop.keep",
+    "loop.readers",
+    "held_out.every",
+    "track.tensorboard",
+    "track.wandb_project",
+)
 """Settings that may change when a run goes on: no number of a step depends on them."""
 
 

@@ -147,11 +147,11 @@ class Training:
         self.network = network
         self.optimizer = Optimizer(trained, settings)
         self._schedule = schedule
-        self._device = next(iter(trained.values())).device
+        self.device = next(iter(trained.values())).device
 
     def losses(self, examples: Sequence[Example]) -> Tensor:
         """(B,) v-losses; the noise is added in fp32, the network computes in what it likes."""
-        device = self._device
+        device = self.device
         latents = torch.stack([example.latents for example in examples]).to(device)
         noise = torch.stack([example.noise for example in examples]).to(device)
         timesteps = torch.tensor([example.timestep for example in examples], device=device)

@@ -13,8 +13,11 @@ from typing import Any
 
 from training.checkpoint import FOLDER, Checkpoints, State, Weights, restore
 from training.course import FREE, Course, LoopSettings
+from training.measured import NONE
 from training.metrics import Metrics, TrainingProgress
+from training.speed import Work, memory
 from training.step import DivergedError, Example, Training
+from training.track import Tracker
 
 _AHEAD = 2
 """Optimizer steps whose samples are read before they are wanted."""
@@ -31,6 +34,18 @@ class Report:
     checkpoint: Path | None
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What else a run tells of itself. open_trackers: of a run that goes on from this step.
+
+    reference_weight: of the network's last batch, None where it does not know.
+    """
+
+    work: Work = Work()
+    reference_weight: Callable[[], float | None] = lambda: None
+    open_trackers: Callable[[int], Sequence[Tracker]] = lambda step: ()
+
+
 class Trainer:
     """Trains in one folder: `metrics.jsonl` and `checkpoints/`."""
 
@@ -42,15 +57,17 @@ class Trainer:
         course: Course,
         settings: LoopSettings,
         identity: Mapping[str, Any],
+        told: Told | None = None,
     ) -> None:
         """weights: what is stored of the network. identity: all settings that the numbers depend
         on, and what was trained from and on: a checkpoint of another one is refused.
         """
+        self._told = told or Told()
         self._training, self._weights, self._course = training, weights, course
         self._settings = settings
         self._identity = {key: value for key, value in identity.items() if key not in FREE}
         self._checkpoints = Checkpoints(folder / FOLDER, settings.keep)
-        self._metrics = Metrics(folder)
+        self._metrics = Metrics(folder, self._told.open_trackers)
         self._constants: dict[str, float] = {}
 
     def run(self, stop: Callable[[], bool], progress: Callable[[int], TrainingProgress]) -> Report:
@@ -59,6 +76,10 @@ class Trainer:
         progress: made with the number of steps left. Raises InputError when the checkpoint is
         another run's, DivergedError when the loss is not finite any more.
         """
+        with closing(self._metrics):
+            return self._run(stop, progress)
+
+    def _run(self, stop: Callable[[], bool], progress: Callable[[int], TrainingProgress]) -> Report:
         first = self._resume()
         last = max(first, self._settings.steps)
         if first == 0:
@@ -87,8 +108,12 @@ class Trainer:
             "loss": loss,
             "lr": self._training.optimizer.rate(step - 1),
             "grad_norm": norm,
-            "samples_per_s": round(sum(map(len, batches)) / took, 3),
+            **self._told.work.speed(sum(map(len, batches)), took),
+            **memory(self._training.device),
         }
+        weight = self._told.reference_weight()
+        if weight is not None:
+            values["reference_weight"] = weight
         if step % self._course.held_out.settings.every == 0 or step == self._settings.steps:
             values |= self._held_out()
         self._metrics.write(values)
@@ -110,17 +135,21 @@ class Trainer:
 
     def _held_out(self) -> dict[str, float]:
         course = self._course
-        means = course.held_out.measure(
-            self._training.losses, self._settings.batch, course.with_reference
+        measured = course.held_out.measure(
+            self._training.losses,
+            self._settings.batch,
+            course.with_reference,
+            self._told.reference_weight,
         )
         if course.with_reference:
-            without = self._constants.setdefault("held_out_none", means["none"])
-            if not abs(means["none"] - without) <= _MOVED * without:
+            now = measured.mean(NONE)
+            without = self._constants.setdefault("held_out_none", now)
+            if not abs(now - without) <= _MOVED * without:
                 raise DivergedError(
-                    f"the loss without a reference was {without} and is {means['none']}: it does "
-                    "not depend on the adapter, so the base has changed; start a new run"
+                    f"the loss without a reference was {without} and is {now}: it does not depend "
+                    "on the adapter, so the base has changed; start a new run"
                 )
-        return {f"held_out_{kind}": value for kind, value in means.items()}
+        return {f"held_out_{name}": value for name, value in measured.numbers().items()}
 
     def _examples(self, first: int, last: int) -> Generator[list[list[Example]]]:
         """The batches of each optimizer step from `first` to `last`, read ahead by threads."""
