@@ -54,8 +54,8 @@ threads = 1
 {adapter}
 [loop]
 steps = {steps}
+global_batch = 2
 batch = 2
-accumulate = 1
 [held_out]
 share = 0.5
 samples = 4
