@@ -19,6 +19,7 @@ from jobs.generate_settings import GenerateRun
 from jobs.order import measures
 from jobs.settings import Run
 from jobs.train_settings import TrainRun
+from model.weights import FILES
 from pipeline import storage
 from pipeline.config import load, read_tables
 from pipeline.errors import InputError

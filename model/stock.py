@@ -63,7 +63,7 @@ def stock_v(
     known = {key: value for key, value in config.items() if not key.startswith("_")}
     with torch.random.fork_rng(devices=[]):  # it is made with random weights
         stock = CogVideoXTransformer3DModel(**{**known, "num_layers": 1})
-    stock.to(latents.device, dtype).eval()
+    nn.Module.to(stock, latents.device, dtype).eval()  # diffusers' own warns of nothing
     (block,) = stock.transformer_blocks
     around = {name for name in stock.state_dict() if not name.startswith("transformer_blocks.")}
     stock.load_state_dict({name: read(name) for name in around}, strict=False)

@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from model.config import TINY, TransformerConfig
 from model.errors import ModelError
 
-
 FILES = ("transformer/*", "scheduler/*")
 """Of a pipeline on the hub: what is read of it, by their patterns."""
 

@@ -66,7 +66,15 @@ def refuse(failed: list[str]) -> None:
 def _checked(case: Case, name: str) -> tuple[bool, str]:
     try:
         finding = CHECKS[name](case)
-    except (ModelError, InputError, OSError, ArithmeticError, LookupError, RuntimeError, ValueError) as error:
+    except (
+        ModelError,
+        InputError,
+        OSError,
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         return False, " ".join(str(error).split()) or type(error).__name__
     sign = "<=" if finding.fits else ">"
     return finding.fits, f"{finding.compared}: {finding.figure:.3g} {sign} {finding.bound:g}"

@@ -23,13 +23,15 @@ from training.step import Example, OptimizerSettings, Training
 class Case:
     """A training that is about to begin.
 
-    base: hub name, folder or checkpoint, or "tiny"; stored: opens its weights as they are on disk.
+    base: hub name, folder or checkpoint; from_scratch: whether there is none on disk yet. stored:
+    opens its weights as they are there, or were drawn.
     schedule, snr_shift: of the noise; compiled: whether the model's blocks are. folder: of the
     training, where files are written and removed again.
     """
 
     model: Adapted
     base: str
+    from_scratch: bool
     stored: Callable[[], AbstractContextManager[Read]]
     training: Training
     trained: dict[str, nn.Parameter]

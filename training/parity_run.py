@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.errors import ModelError
 from model.sampling import alpha_bars
-from model.weights import TINY_BASE, base_folder
+from model.weights import base_folder
 from pipeline import storage
 from pipeline.sample_tar import pack
 from pipeline.shard_reader import ShardReader
@@ -67,7 +67,9 @@ def loss(case: Case) -> Finding:
     theirs = (seen["said"] - wanted).square().flatten(1).mean(1)
     added = (seen["noisy"] - scheduler.add_noise(clean, drawn, times)).abs().max()
     figure = max(float(((ours - theirs) / theirs).abs().max()), float(added))
-    what = f"noise and v-loss of {len(examples)} ({float(ours.mean()):.6f}), with diffusers' in fp64"
+    what = (
+        f"noise and v-loss of {len(examples)} ({float(ours.mean()):.6f}), with diffusers' in fp64"
+    )
     return Finding(what, figure, 1e-5)
 
 
@@ -124,7 +126,7 @@ def dataset(case: Case) -> Finding:
 
 def _scheduler(case: Case) -> tuple[CogVideoXDDIMScheduler, str]:
     """The base's own, and where it is from."""
-    if case.base == TINY_BASE:
+    if case.from_scratch:
         return _known(case.snr_shift), "a base that is trained with it"
     folder = storage.local(case.base)
     if folder is not None and is_checkpoint(folder):
