@@ -20,15 +20,15 @@ class Work:
     flops: float = 0.0
     peak: float = 0.0
 
-    def speed(self, samples: int, seconds: float) -> dict[str, float]:
-        """Of so many samples on one device: samples_per_s; tokens_per_s and peak_share (0..1), as
-        far as they are known.
+    def speed(self, samples: int, seconds: float, devices: int = 1) -> dict[str, float]:
+        """Of so many samples on all devices: samples_per_s; tokens_per_s and peak_share (0..1, of
+        what all can do), as far as they are known.
         """
         found = {"samples_per_s": round(samples / seconds, 3)}
         if self.tokens:
             found["tokens_per_s"] = round(samples * self.tokens / seconds, 1)
         if self.flops and self.peak:
-            found["peak_share"] = round(samples * self.flops / seconds / self.peak, 4)
+            found["peak_share"] = round(samples * self.flops / seconds / (self.peak * devices), 4)
         return found
 
 

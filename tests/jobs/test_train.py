@@ -36,8 +36,8 @@ threads = 1
 learning_rate = {rate}
 [loop]
 steps = {steps}
+global_batch = 2
 batch = 2
-accumulate = 1
 checkpoint_every = 3
 [held_out]
 share = 0.3

@@ -16,7 +16,7 @@ from small_training import quiet, small_trainer
 from training.course import LoopSettings
 from training.metrics import ANEW, read_metrics
 
-LOOP = LoopSettings(steps=12, batch=2, accumulate=2, checkpoint_every=5, text_drop=0.3)
+LOOP = LoopSettings(steps=12, global_batch=4, batch=2, checkpoint_every=5, text_drop=0.3)
 ROOT = Path(__file__).parents[2]
 
 
@@ -106,7 +106,7 @@ def test_readers_and_checkpoints_change_no_number(unbroken: Path, tmp_path: Path
 
 
 def test_the_same_samples_in_smaller_batches_give_the_same_step(unbroken: Path, tmp_path: Path):
-    _train(tmp_path, replace(LOOP, batch=1, accumulate=4))
+    _train(tmp_path, replace(LOOP, batch=1))
     for here, there in zip(_told(tmp_path)[1:], _told(unbroken)[1:], strict=True):
         assert here["loss"] == pytest.approx(there["loss"], rel=1e-5)
         assert here["grad_norm"] == pytest.approx(there["grad_norm"], rel=1e-4)
