@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from jobs.order import encoded_url, latents_of, samples_url, stages_of, text_pla
 from jobs.reading import check_corpus, facts_url, manifest_of, published_filters
 from jobs.settings import Run
 from pipeline import shards, storage
+from pipeline.compaction import compact
 from pipeline.compare import run_comparison
 from pipeline.config import dump, load
 from pipeline.errors import InputError
@@ -35,6 +37,8 @@ from pipeline.stop import Stop
 from pipeline.units import Fleet
 from pipeline.verdicts import Verdicts, check_sum
 from pipeline.work import Work
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -126,8 +130,17 @@ class House:
                     self._pace(),
                     self._progress,
                 )
+            for stage in stages:
+                self._tidy(stage)
         self.write_verdicts()
         return report
+
+    def _tidy(self, stage: str) -> None:
+        """Many small files of the ledger become few. What goes wrong costs only time, later."""
+        try:
+            compact(self.curation.ledger, stage)
+        except (InputError, OSError) as error:
+            _log.warning("%s: its facts stay in many files: %s", stage, error)
 
     def write_verdicts(self) -> None:
         """The verdicts as they are now as `verdicts.parquet`."""

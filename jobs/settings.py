@@ -13,8 +13,8 @@ from pipeline.neighbours import NearDuplicateSettings
 from pipeline.work import Limits, WorkerKind
 from stages.appearance import AppearanceSettings
 from stages.caption import CaptionSettings
+from stages.encoders import LatentsSettings
 from stages.entities import EntitiesSettings
-from stages.latents import LatentsSettings
 from stages.motion import MotionSettings
 from stages.overlay import OverlaySettings
 from stages.pair import PairSettings
