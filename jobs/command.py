@@ -1,7 +1,7 @@
 """What every command shares: its arguments, and how it ends.
 
-Exit codes: 0 done; 1 a stage raised or too much crashed; 2 bad input or run file; 130 and 143
-stopped by SIGINT or SIGTERM, to be started again.
+Exit codes: 0 done; 1 a stage raised, or too much crashed or failed; 2 bad input or run file; 130
+and 143 stopped by SIGINT or SIGTERM, to be started again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.errors import InputError
 from pipeline.host import StageError
 from pipeline.units import SickClusterError
 
-_OVERRIDES = {
+OVERRIDES = {
     "corpus": ("corpus.manifest", "CSV, Parquet, JSONL, or a folder of videos with captions"),
     "videos": ("corpus.videos", "folder or URL of the videos (default: beside the manifest)"),
     "out": ("out", "run folder"),
@@ -33,7 +33,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", metavar="RUN.toml", help="the run file")
-    for flag, (_, text) in _OVERRIDES.items():
+    for flag, (_, text) in OVERRIDES.items():
         parser.add_argument(f"--{flag}", help=text)
     return parser
 
@@ -45,7 +45,7 @@ def read_run(arguments: argparse.Namespace) -> Run:
     """
     overrides: Mapping[str, Any] = {
         key: getattr(arguments, flag)
-        for flag, (key, _) in _OVERRIDES.items()
+        for flag, (key, _) in OVERRIDES.items()
         if getattr(arguments, flag) is not None
     }
     config = arguments.config

@@ -24,7 +24,7 @@ from pipeline.errors import InputError
 from pipeline.frames import Frames
 from pipeline.generated import Generated
 from pipeline.progress import Progress
-from pipeline.shards import ShardReader
+from pipeline.shard_reader import ShardReader
 from pipeline.stage import Stage
 from pipeline.stop import Stop
 from stages.appearance import Appearance

@@ -33,7 +33,7 @@ from pipeline.config import load
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.reference import read_reference
-from pipeline.shards import ShardReader
+from pipeline.shard_reader import ShardReader
 from pipeline.stop import Stop
 from pipeline.video import VideoSettings
 from training.checkpoint import find, is_checkpoint, read_state

@@ -23,7 +23,7 @@ from pipeline import storage
 from pipeline.config import load, read_tables
 from pipeline.errors import InputError
 from pipeline.weights import Weights, fetch, find, is_path, size_bytes
-from stages.latents import encoder_weights, text_weights
+from stages.encoders import encoder_weights, text_weights
 from stages.motion import Motion
 
 _KINDS = (Run, TrainRun, GenerateRun, EvaluateRun)
@@ -56,7 +56,7 @@ def _bring(weights: Weights) -> bool:
 
 def _wanted(paths: Sequence[str]) -> Iterator[Weights]:
     tables = [read_tables(path) for path in paths]
-    runs = [load(path, _kind(table)) for path, table in zip(paths, tables, strict=True)]
+    runs = [load(path, kind_of(table)) for path, table in zip(paths, tables, strict=True)]
     trainings = [run for run in runs if isinstance(run, TrainRun)]
     made_here = {storage.join(run.out, run.name) for run in trainings}
     encodes = any(isinstance(run, TrainRun | GenerateRun) for run in runs)
@@ -78,7 +78,7 @@ def _wanted(paths: Sequence[str]) -> Iterator[Weights]:
                 yield from Motion(run.motion).weights()
 
 
-def _kind(tables: Any) -> type:
+def kind_of(tables: Any) -> type:
     """The kind that knows the most of its keys: a misspelt one is then found by its own kind."""
     return max(_KINDS, key=lambda kind: len({f.name for f in fields(kind)} & tables.keys()))
 

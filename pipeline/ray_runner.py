@@ -7,6 +7,7 @@ retried by Ray: the driver knows the units, and so replaces and retries (`units.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -33,6 +34,9 @@ from pipeline.work import Result, Unit, Work, WorkerKind
 IN_FLIGHT = 2
 """Units an actor has at once: the next one is there when the first is done."""
 
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where a driver that was submitted finds what its job was given."""
+
 _GONE = (ActorDiedError, ActorUnavailableError, RayActorError, WorkerCrashedError, ObjectLostError)
 
 
@@ -46,7 +50,7 @@ def cluster() -> Iterator[None]:
     quiet: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",
-        "runtime_env": {"env_vars": {"PYTHONPATH": module_path(), "OMP_WAIT_POLICY": "PASSIVE"}},
+        "runtime_env": {"env_vars": _variables()},
     }
     if address:
         ray.init(address=address, **quiet)
@@ -62,6 +66,17 @@ def cluster() -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _variables() -> dict[str, str]:
+    """What the workers' environment has, but for what our own Ray job gives them: Ray refuses two.
+
+    Other machines unpack the job's code in another folder, which Ray puts in front.
+    """
+    ours = {"PYTHONPATH": module_path(), "OMP_WAIT_POLICY": "PASSIVE"}
+    job = json.loads(os.environ.get(_JOB) or "{}")
+    given = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: text for name, text in ours.items() if name not in given}
 
 
 class _Worker:

@@ -1,8 +1,8 @@
-"""Samples in WebDataset shards: written, indexed and read in one place.
+"""Samples in WebDataset shards: written and indexed.
 
-A shard is a copy of the samples of one hash
-bucket, its name known before it is built, so present means done. `index.parquet`, written last,
-alone says what belongs to the dataset: its SHA-256 is the dataset's id.
+A shard is a copy of the samples of one hash bucket, its name known before it is built, so present
+means done. `index.parquet`, written last, alone says what belongs to the dataset: its SHA-256 is
+the dataset's id. `shard_reader.py` reads them.
 """
 
 from __future__ import annotations
@@ -130,57 +130,12 @@ def build(
 
 def dataset_id(url: str) -> str:
     """The SHA-256 of the index, in hex."""
-    return hashlib.sha256(_index_bytes(url)).hexdigest()
+    return hashlib.sha256(index_bytes(url)).hexdigest()
 
 
 def read_index(url: str) -> pa.Table:
     """The index of a shard folder. Raises InputError when there is none, or it is damaged."""
-    return _parse_index(url, _index_bytes(url))
-
-
-class ShardReader:
-    """The samples of the dataset that the index named when this was opened.
-
-    A later build does not disturb it: old shards stay until they are pruned.
-    """
-
-    def __init__(self, url: str) -> None:
-        """url: a folder of shards."""
-        content = _index_bytes(url)
-        self.url = url
-        self.dataset_id = hashlib.sha256(content).hexdigest()
-        self.index = _parse_index(url, content)
-
-    def __len__(self) -> int:
-        """How many samples."""
-        return self.index.num_rows
-
-    def __getitem__(self, number: int) -> tuple[str, dict[str, bytes]]:
-        """Key and members of one sample, read alone. Raises InputError when it is damaged."""
-        row = self.index.slice(number, 1).to_pylist()[0]
-        return row["key"], read_sample(self.url, row)
-
-    def __iter__(self) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """All of them, in the order of the index."""
-        return (self[number] for number in range(len(self)))
-
-
-def read_sample(url: str, row: Row) -> dict[str, bytes]:
-    """The members of the sample of one index row, checked.
-
-    Raises InputError when it is missing or damaged.
-    """
-    where = f"{storage.join(url, row['shard'])}: sample {row['key']}"
-    try:
-        packed = storage.read_range(storage.join(url, row["shard"]), row["offset"], row["size"])
-    except FileNotFoundError as error:
-        raise InputError(f"{where}: the shard is missing; build the shards again") from error
-    if hashlib.sha256(packed).hexdigest() != row["sha256"]:
-        raise InputError(
-            f"{where}: found {len(packed)} bytes of another sha256, wanted the {row['size']} that "
-            "the index names; remove the shard and build again"
-        )
-    return unpack(row["key"], packed)
+    return parse_index(url, index_bytes(url))
 
 
 def _tick(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
@@ -302,14 +257,16 @@ def _write_index(url: str, shards: Sequence[str], rows: Sequence[Row]) -> bool:
     return changed
 
 
-def _index_bytes(url: str) -> bytes:
+def index_bytes(url: str) -> bytes:
+    """The index as it lies there. Raises InputError when there is none."""
     try:
         return storage.read(storage.join(url, INDEX))
     except FileNotFoundError as error:
         raise InputError(f"{url}: found no {INDEX}; build the shards first") from error
 
 
-def _parse_index(url: str, content: bytes) -> pa.Table:
+def parse_index(url: str, content: bytes) -> pa.Table:
+    """Its rows. Raises InputError when it is damaged."""
     try:
         return pq.read_table(io.BytesIO(content), schema=INDEX_SCHEMA)
     except pa.ArrowException as error:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.sample_tar import tar_size
-from pipeline.shards import SHARD_LIST, Row, read_index, read_sample
+from pipeline.shard_reader import read_sample
+from pipeline.shards import SHARD_LIST, Row, read_index
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from chat_server import MODEL, Body, serving
 
 from jobs import caption, dataset
 from pipeline.errors import InputError
-from pipeline.shards import ShardReader
+from pipeline.shard_reader import ShardReader
 
 ROOT = Path(__file__).parents[2]
 

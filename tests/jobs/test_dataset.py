@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.shards import ShardReader
+from pipeline.shard_reader import ShardReader
 
 if TYPE_CHECKING:
     from conftest import Jobs

@@ -19,7 +19,8 @@ from pipeline import storage
 from pipeline.clip import clip_id
 from pipeline.errors import InputError
 from pipeline.sample_tar import MEMBERS, pack, unpack
-from pipeline.shards import INDEX, ShardReader, ShardReport, buckets, build, dataset_id, read_index
+from pipeline.shard_reader import ShardReader
+from pipeline.shards import INDEX, ShardReport, buckets, build, dataset_id, read_index
 from pipeline.verify import prune, verify
 
 PER_SHARD = 4
