@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks import provenance
-from benchmarks.moving import FRAMES, HEIGHT, WIDTH, clip, hues, reference, subject
+from benchmarks.moving import FRAMES, clip, hues, reference, subject
 from model.codec import DctCodec
 from model.config import TINY, AdapterConfig, SamplingConfig
 from model.extra_frame import open_model
@@ -122,7 +121,7 @@ def _one(seed: int, size: Size, folder: Path) -> dict[str, float]:
     """The last held-out losses of one seed, and what was sampled."""
     began = time.process_time()
     samples = Subjects(seed, size.subjects, folder / "text")
-    frames, _, height, width = samples[0].video.shape
+    height, width = samples[0].video.shape[2:]
     config = replace(
         TINY,
         num_layers=size.layers,
