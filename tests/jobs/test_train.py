@@ -36,8 +36,8 @@ threads = 1
 learning_rate = {rate}
 [loop]
 steps = {steps}
+global_batch = 2
 batch = 2
-accumulate = 1
 checkpoint_every = 3
 [held_out]
 share = 0.3
@@ -121,6 +121,8 @@ def test_an_adapter_changes_only_itself_and_learns(folder: Path):
     base_end = read_metrics(folder / "base" / "metrics.jsonl")[-1]["held_out_none"]
     assert none == {base_end}
     assert lines[0]["held_out_right"] != lines[-1]["held_out_right"]
+    assert 0 < lines[-1]["held_out_weight"] < 1
+    assert "reference_weight" not in lines[-1]  # which this backend would have to compute
 
 
 def test_an_adapter_says_what_it_was_trained_with(folder: Path):
@@ -142,6 +144,8 @@ def test_the_baseline_and_an_adapter_with_regions_learn_too(folder: Path, more: 
     base_end = read_metrics(folder / "base" / "metrics.jsonl")[-1]["held_out_none"]
     assert {line["held_out_none"] for line in lines if "held_out_none" in line} == {base_end}
     assert lines[0]["held_out_right"] != lines[-1]["held_out_right"]
+    with_weight = {"held_out_weight", "reference_weight"} & lines[-1].keys()
+    assert len(with_weight) == (0 if name == "extra" else 2)  # regions need it at every step
 
 
 @pytest.mark.parametrize(
