@@ -101,7 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--subjects", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=500, help="of the base, and of the adapter")
+    parser.add_argument("--steps", type=int, default=250, help="of the base, and of the adapter")
     parser.add_argument("--layers", type=int, default=TINY.num_layers)
     parser.add_argument("--batch", type=int, default=16)
     given = parser.parse_args()
