@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -110,10 +111,11 @@ def test_prometheus_is_told_of_clips_outcomes_and_workers() -> None:
         shown.update(0)  # a gauge that is not set again is told once
         time.sleep(0.5)
         with urllib.request.urlopen(address) as answer:
-            lines = answer.read().decode().splitlines()
-        for words in wanted:
-            told = [line for line in lines if all(word in line for word in words)]
-            found |= {words: float(line.rpartition(" ")[2]) for line in told if line[0] != "#"}
+            text = answer.read().decode()
+        told = [line for line in text.splitlines() if not line.startswith("#")]
+        for words, line in itertools.product(wanted, told):
+            if all(word in line for word in words):
+                found[words] = float(line.rpartition(" ")[2])
     fleet.close()
     assert found == wanted
 
