@@ -14,6 +14,7 @@ from jobs.train_settings import TrainRun
 from model.adapted import Adapted
 from model.config import OWN, TINY, AdapterConfig, TransformerConfig
 from model.extra_frame import open_model
+from model.fp8 import store_in_fp8
 from model.text import TextEncoder
 from model.weights import Base, identify_base, init_tiny_base, load_base
 from pipeline import storage
@@ -23,6 +24,7 @@ from training.dataset import ENCODERS, LatentDataset
 from training.weights import AdapterWeights, BaseWeights
 
 _TINY = "tiny"
+_FP8 = "fp8_storage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
             f'region is of the step before, and training has none; set layers to "{OWN}", or train '
             "to false"
         )
+    if adapter is None and run.base_dtype == _FP8:
+        raise InputError(
+            f'base_dtype: found "{_FP8}" without an adapter; weights that learn need their bits: '
+            'set it to "f32"'
+        )
     if run.base == _TINY and adapter is not None:
         raise InputError(
             f'base: found "{_TINY}" and an adapter; train the tiny base first, with adapter = '
@@ -59,6 +66,8 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
         base = identify_base(place)
         trains_base = adapter is None or run.base_dtype == "f32"
         transformer = load_base(place, torch.float32 if trains_base else torch.bfloat16)
+        if run.base_dtype == _FP8:
+            store_in_fp8(transformer)
     _check_sizes(run, transformer.config, dataset)
     model = open_model(transformer, adapter, run.loop.seed)
     model.to(device)

@@ -77,9 +77,10 @@ def sizes(transformer: CogVideoXTransformer3DModel) -> TransformerConfig:
     )
 
 
-def tokens(base: TransformerConfig, sample: SampleSize) -> int:
+def tokens(base: TransformerConfig, adapter: AdapterConfig | None, sample: SampleSize) -> int:
     """Text, video and reference tokens of one sample: 11,026 at the paper's size."""
-    return base.max_text_seq_length + (sample.frames + sample.references) * sample.patches()
+    references = 0 if adapter is None else sample.references
+    return base.max_text_seq_length + (sample.frames + references) * sample.patches()
 
 
 def step_flops(
@@ -100,14 +101,19 @@ def step_flops(
         own = sum(one.operations for one in block)
         forward, backward = forward + own, backward + sum(map(_backward, block))
         again += own * (layer in recomputed)
-        for one in block:
-            wasted = 0 if one.passes or merged else 2 * one.operations
-            backwards = one.passes or not merged
-            kernels += one.is_attention * (wasted + backwards * one.operations // 2)
+        kernels += sum(_beyond(one, merged) for one in block if one.is_attention)
     around = list(_around(base, adapter, sample))
     forward += sum(one.operations for one in around)
     backward += sum(map(_backward, around))
     return Flops(forward, backward, again, kernels)
+
+
+def _beyond(attention: _Product, merged: bool) -> int:
+    """What the kernel's backward does that the model does not ask for."""
+    logits = attention.operations // 2
+    if attention.passes:
+        return logits
+    return 0 if merged else logits + 2 * attention.operations
 
 
 def _backward(product: _Product) -> int:

@@ -43,7 +43,8 @@ def test_a_step_is_counted_as_torch_sees_it(name: str, checkpoint: float) -> Non
 
 
 def test_the_paper_s_sample_is_of_11026_tokens() -> None:
-    assert tokens(COGVIDEOX_5B, SampleSize()) == 11_026
+    assert tokens(COGVIDEOX_5B, AdapterConfig(), SampleSize()) == 11_026
+    assert tokens(COGVIDEOX_5B, None, SampleSize()) == 9676
 
 
 def test_a_second_reference_costs_about_its_share_of_the_tokens() -> None:
