@@ -114,7 +114,7 @@ class House:
     def measure(self, name: str, stages: Sequence[str]) -> PassReport:
         """One pass, under its stages' leases; `verdicts.parquet` is renewed after it."""
         self.stop.listen()
-        with self._leases(stages):
+        with self._leases(stages, name):
             if NEAR_DUPLICATE in stages:
                 pace = self.run.engine.flush_s
                 report = run_comparison(name, self.curation, self.stop, pace, self._progress)
@@ -135,17 +135,18 @@ class House:
 
     def measure_again(self, clips: Mapping[str, Sequence[str]], why: str) -> None:
         """From now on these clips (stage -> clip ids) wait for their stages."""
-        with self._leases(clips):
+        with self._leases(clips, why):
             for stage, some in clips.items():
                 self.curation.ledger.measure_again(stage, some, why)
 
     @contextmanager
-    def _leases(self, stages: Iterable[str]) -> Iterator[None]:
+    def _leases(self, stages: Iterable[str], doing: str) -> Iterator[None]:
         """Nobody else measures these stages meanwhile, or InputError."""
+        doing = f"{doing} of {self.out}: python -m jobs.status --out {self.out} says how far it is"
         with ExitStack() as leases:
             for stage in stages:
                 folder = self.curation.ledger.folder(stage)
-                leases.enter_context(Lease(storage.join(folder, "lease.json")))
+                leases.enter_context(Lease(storage.join(folder, "lease.json"), doing))
             yield
 
     def _tidy(self, stage: str) -> None:
