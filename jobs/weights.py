@@ -23,7 +23,7 @@ from pipeline import storage
 from pipeline.config import load, read_tables
 from pipeline.errors import InputError
 from pipeline.weights import Weights, fetch, find, is_path, size_bytes
-from stages.latents import encoder_weights, text_weights
+from stages.encoders import encoder_weights, text_weights
 from stages.motion import Motion
 
 _KINDS = (Run, TrainRun, GenerateRun, EvaluateRun)

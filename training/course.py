@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.errors import InputError
 from training.dataset import Latents
 from training.held_out import HeldOut
-from training.order import draw, place
+from training.order import ShuffleSettings, draw, place
 from training.step import Example
 
 
@@ -35,6 +35,7 @@ class LoopSettings:
     keep: int = 2  # ours
     keep_every: int = 0  # ours
     readers: int = 2  # ours
+    shuffle: ShuffleSettings = ShuffleSettings()
 
     def __post_init__(self) -> None:
         for name in ("steps", "global_batch", "batch", "checkpoint_every", "keep", "readers"):
@@ -104,16 +105,16 @@ class Course:
 
     def example(self, settings: LoopSettings, position: int) -> Example:
         """The sample at a position of the run, counted from 0, with what chance adds to it."""
-        where = place(settings.seed, position, len(self.numbers))
+        where = place(settings.seed, position, len(self.numbers), settings.shuffle)
         sample = self.samples[self.numbers[where.number]]
         chance = draw(settings.seed, where, sample.key, sample.video.shape, settings.text_drop)
         entity = sample.entity_mask() & (not chance.drop_text) if self.with_entity else None
         return Example(
             key=sample.key,
-            latents=sample.video,
+            latents=sample.drawn(where.name(settings.seed, sample.key)),
             noise=torch.from_numpy(chance.noise),
             timestep=chance.timestep,
             text=self.null_text if chance.drop_text else sample.text,
-            reference=sample.reference if self.with_reference else None,
+            reference=sample.view(chance.view) if self.with_reference else None,
             entity=entity,
         )

@@ -6,15 +6,16 @@ Every worker of a world runs it, and all do the same step at the same time.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from training.ahead import read_ahead
 from training.checkpoint import FOLDER, Checkpoints, State, Weights, restore
 from training.course import FREE, Course, LoopSettings
 from training.measured import NONE
@@ -204,19 +205,9 @@ class Trainer:
         steps = range(
             positions.start + self._world.rank * share, positions.stop, settings.global_batch
         )
-        upcoming = (first + at for first in steps for at in range(share))
-        waiting: deque[Future[Example]] = deque()
-        with ThreadPoolExecutor(settings.readers) as pool:
-            try:
-                for _ in steps:
-                    while len(waiting) < (1 + _AHEAD) * share:
-                        position = next(upcoming, None)
-                        if position is None:
-                            break
-                        waiting.append(pool.submit(self._course.example, settings, position))
-                    examples = [waiting.popleft().result() for _ in range(share)]
-                    yield [
-                        examples[at : at + settings.batch] for at in range(0, share, settings.batch)
-                    ]
-            finally:
-                pool.shutdown(cancel_futures=True)
+        read = partial(self._course.example, settings)
+        mine = (first + at for first in steps for at in range(share))
+        most = (1 + _AHEAD) * share
+        with closing(read_ahead(read, mine, settings.readers, most)) as ahead:
+            for _ in steps:
+                yield [list(islice(ahead, settings.batch)) for _ in range(0, share, settings.batch)]
