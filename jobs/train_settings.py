@@ -8,6 +8,7 @@ from typing import Literal
 from model.config import AdapterConfig
 from training.course import LoopSettings
 from training.held_out import HeldOutSettings
+from training.launch import LaunchSettings
 from training.step import OptimizerSettings
 from training.track import TrackSettings
 
@@ -41,3 +42,4 @@ class TrainRun:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
+    launch: LaunchSettings = field(default_factory=LaunchSettings)

@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.config import dump
 from pipeline.errors import InputError
 from training.checkpoint import flat
-from training.course import Course
+from training.course import FREE, Course
 from training.dataset import ENCODERS, LatentDataset
 from training.held_out import hold_out, split
 from training.metrics import TrainingProgress
@@ -27,8 +27,17 @@ from training.track import check_trackers, open_trackers
 from training.trainer import Told, Trainer
 from training.world import World
 
-_ELSEWHERE = ("out", "name", "latents", "text", "base", "threads")
-"""Keys that say where things are: what they hold is in the identity of a run instead."""
+_ELSEWHERE = ("out", "name", "latents", "text", "base", "threads", "launch")
+"""Keys and tables that say where things are: what they hold is in the identity of a run instead."""
+
+
+def changeless(run: TrainRun) -> dict[str, Any]:
+    """The settings that the numbers of a training depend on, by dotted key."""
+    return {
+        key: value
+        for key, value in flat(run).items()
+        if key.partition(".")[0] not in _ELSEWHERE and key not in FREE
+    }
 
 
 def folder_of(run: TrainRun) -> Path:
@@ -111,10 +120,9 @@ def _tokens(run: TrainRun, subject: Subject) -> int:
 
 def _identity(run: TrainRun, subject: Subject) -> dict[str, Any]:
     """All that the numbers of this training depend on, by dotted key."""
-    settings = {key: value for key, value in flat(run).items() if key not in _ELSEWHERE}
     dataset = subject.dataset  # its id stands for all that its latents were made with
     encoders = {f"latents.{what}": dataset.made_with[what] for what in ENCODERS}
-    return {**settings, **encoders, "dataset": dataset.dataset_id, "base": subject.base}
+    return {**changeless(run), **encoders, "dataset": dataset.dataset_id, "base": subject.base}
 
 
 def _said(run: TrainRun, folder: Path, subject: Subject, world: World) -> str:

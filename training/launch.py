@@ -1,6 +1,6 @@
-"""How the workers of a training meet: nobody launched it, or torchrun did.
+"""How the workers of a training come to be, and how those that torchrun started meet.
 
-Ray Train's workers have met already when they get here (training/ray_launch.py).
+Ray Train's are started and meet in training/ray_launch.py.
 """
 
 from __future__ import annotations
@@ -8,16 +8,35 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 
+from pipeline.bounds import Count, Positive
 from pipeline.errors import InputError
 from training.world import World
 
 PATIENCE = timedelta(minutes=30)
 """How long workers wait for one that writes a checkpoint, or never comes (ours)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSettings:
+    """Who does the work.
+
+    runner: "local" is this process, or those that torchrun started; "ray" are workers of Ray Train,
+    to which all else here applies: how many, CPUs and GPUs of each, and how often some may be lost
+    before the run ends (-1: any number of times).
+    """
+
+    runner: Literal["local", "ray"] = "local"
+    workers: Count = 1
+    cpus: Positive = 1.0
+    gpus: Literal[0, 1] = 1
+    max_failures: int = 3  # ours
 
 
 @contextmanager
