@@ -25,7 +25,8 @@ class TrainRun:
     a small one of random weights that fits the latents. adapter: its settings, or "none" to train
     all weights of the base. null_text: what a dropped text becomes without an adapter. snr_shift:
     1.0 for CogVideoX-5B, 3.0 for the 2B. threads: of torch on the CPU, 0 for its own choice; the
-    last bits of a sum depend on them.
+    last bits of a sum depend on them. deterministic: a GPU as well gives the same bits twice, for
+    what that costs (not measured on a GPU).
     """
 
     out: str = ""
@@ -38,6 +39,7 @@ class TrainRun:
     null_text: Literal["empty", "zeros"] = "empty"  # as diffusers samples
     snr_shift: float = 1.0
     threads: int = 0
+    deterministic: bool = False
     loop: LoopSettings = field(default_factory=LoopSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)

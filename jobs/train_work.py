@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jobs.train_parity import gate
 from jobs.train_settings import TrainRun
 from jobs.train_subject import Subject, open_subject
 from pipeline import storage
@@ -18,6 +19,7 @@ from pipeline.errors import InputError
 from training.checkpoint import flat
 from training.course import FREE, Course
 from training.dataset import ENCODERS, LatentDataset
+from training.deterministic import make_deterministic
 from training.held_out import hold_out, split
 from training.metrics import TrainingProgress
 from training.objective import noise_schedule
@@ -56,6 +58,8 @@ def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
     folder = folder_of(run)
     if run.threads:
         torch.set_num_threads(run.threads)
+    if run.deterministic:
+        make_deterministic()
     with world.together():
         check_trackers(run.track)
         dataset = LatentDataset(run.latents or storage.join(run.out, "latents"))
@@ -108,7 +112,8 @@ def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Tra
         model.reference_weight,
         partial(open_trackers, folder, run.track, run.name, identity),
     )
-    return Trainer(folder, training, subject.weights, course, run.loop, identity, told)
+    parity = gate(run, subject, course, training, folder)
+    return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)
 
 
 def _tokens(run: TrainRun, subject: Subject) -> int:
