@@ -45,11 +45,11 @@ def join() -> Iterator[World]:
 
     Raises InputError when the others cannot be met.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _number("WORLD_SIZE", 1)
     if size == 1:
         yield World(device=_device(0))
         return
-    device = _device(int(os.environ.get("LOCAL_RANK", "0")))
+    device = _device(_number("LOCAL_RANK", 0))
     place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -57,14 +57,22 @@ def join() -> Iterator[World]:
     except (dist.DistError, ValueError) as error:
         why = str(error).partition("\n")[0]
         raise InputError(
-            f"MASTER_ADDR:MASTER_PORT {place}: {size} workers cannot meet there: {why}; "
-            "end what holds the port, or set MASTER_PORT to a free one (torchrun --standalone "
-            "finds one)"
+            f"MASTER_ADDR:MASTER_PORT {place}: {size} workers cannot meet there: {why}; end what "
+            "holds the port, or set MASTER_PORT to a free one (torchrun --standalone finds one)"
         ) from error
     try:
         yield World(dist.get_rank(), size, device)
     finally:
         dist.destroy_process_group()
+
+
+def _number(name: str, otherwise: int) -> int:
+    """Of the environment."""
+    found = os.environ.get(name, str(otherwise))
+    try:
+        return int(found)
+    except ValueError as error:
+        raise InputError(f'{name}: found "{found}", wanted a whole number; unset it') from error
 
 
 def _device(local_rank: int) -> torch.device:
