@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline import storage, video
 from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.frames import Frames
 from pipeline.sample_tar import LATENTS, pack, unpack
 from pipeline.stage import Stage
@@ -129,17 +129,13 @@ class Latents(Stage):
         address = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
         name = f"{address[:2]}/{address}.tar"
         url = storage.join(self._out, name)
-        if not storage.exists(url):
-            try:
-                packed = storage.read(storage.join(self._samples, sample["name"]))
-                members = unpack(clip.clip_id, packed)
-            except (FileNotFoundError, InputError) as error:
-                return Failed("sample", f"its sample is missing or damaged: {error}")
-            encoded = self._encode(clip, facts["entities"]["phrase"], members)
-            if isinstance(encoded, Failed):
-                return encoded
-            storage.create(url, pack(clip.clip_id, {LATENTS[0]: encoded}))
-        content = storage.read(url)
+        try:
+            content = storage.read(url)
+        except FileNotFoundError:
+            made = self._made(clip, facts)
+            if isinstance(made, Failed):
+                return made
+            content = made if storage.create(url, made) else storage.read(url)
         return Measurement(
             {
                 "address": address,
@@ -148,6 +144,22 @@ class Latents(Stage):
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
         )
+
+    def _made(self, clip: Clip, facts: Facts) -> bytes | Failed:
+        """The tar of one sample's latents."""
+        sample = facts["sample"]
+        try:
+            members = unpack(
+                clip.clip_id, storage.read(storage.join(self._samples, sample["name"]))
+            )
+        except StoreError:
+            raise
+        except (FileNotFoundError, InputError) as error:
+            return Failed("sample", f"its sample is missing or damaged: {error}")
+        encoded = self._encode(clip, facts["entities"]["phrase"], members)
+        if isinstance(encoded, Failed):
+            return encoded
+        return pack(clip.clip_id, {LATENTS[0]: encoded})
 
     def _encode(self, clip: Clip, phrase: str, members: Mapping[str, bytes]) -> bytes | Failed:
         """The safetensors file."""

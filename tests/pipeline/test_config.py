@@ -144,3 +144,14 @@ def test_an_override_that_does_not_fit_is_refused(path: Path) -> None:
         config.load(str(path), Run, {"out.deeper": 1})
     with pytest.raises(InputError, match=r"unknown key motion\.limits; did you mean limit"):
         config.load(None, Run, {"motion.limits": 1})
+
+
+@pytest.mark.parametrize("key", ["out", "corpus.videos"])
+def test_a_url_with_credentials_is_refused_before_anything_is_written(
+    tmp_path: Path, key: str
+) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f'{key} = "s3://name:s3cr3t@bucket/runs"\n')
+    with pytest.raises(InputError, match=rf"run\.toml: {key}: found credentials in a url") as error:
+        load(str(path), Run)
+    assert "s3cr3t" not in str(error.value)
