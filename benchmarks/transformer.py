@@ -19,6 +19,7 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTran
 from torch import Tensor, nn
 
 from benchmarks import meter, provenance
+from model.compute import ComputeSettings, prepare
 from model.config import COGVIDEOX_5B, TINY, AdapterConfig, Backend, TransformerConfig
 from model.transformer import CustomVideoX
 
@@ -89,16 +90,14 @@ def _measured(
     case: Case, dtype: torch.dtype, device: torch.device, peak: float, backends: tuple[Backend, ...]
 ) -> dict[str, Any]:
     base = _random_base(case.base, dtype, device)
-    if device.type == "cuda":
-        base.enable_gradient_checkpointing()
     rank = 128 if case.base.num_attention_heads > 4 else 32
     work = tflop(case, rank)
     figures: dict[str, Any] = {"case": repr(case), "tflop": work}
     for backend in backends:
         adapter = AdapterConfig(rank=rank, alpha=rank, backend=backend)
-        figures[backend] = _timed(
-            CustomVideoX(base, adapter), case, device, sum(work.values()), peak
-        )
+        model = CustomVideoX(base, adapter)
+        prepare(model, ComputeSettings(checkpoint=float(device.type == "cuda")))
+        figures[backend] = _timed(model, case, device, sum(work.values()), peak)
     return figures
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from jobs.order import encoded_url, latents_of, samples_url, stages_of, text_pla
 from jobs.reading import check_corpus, facts_url, manifest_of, published_filters
 from jobs.settings import Run
 from pipeline import shards, storage
+from pipeline.compaction import compact
 from pipeline.compare import run_comparison
 from pipeline.config import dump, load
 from pipeline.errors import InputError
@@ -36,6 +38,11 @@ from pipeline.units import Fleet
 from pipeline.verdicts import Verdicts, check_sum
 from pipeline.work import Work
 
+if TYPE_CHECKING:  # it imports Ray
+    from pipeline.ray_metrics import PassMetrics
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass
 class House:
@@ -45,7 +52,8 @@ class House:
     curation: Curation
     stop: Stop = field(default_factory=Stop)
     _open: ExitStack = field(default_factory=ExitStack)
-    _on_ray: bool = False
+    _metrics: PassMetrics | None = None
+    """Of Ray's, once a pass runs on it."""
 
     def __enter__(self) -> Self:
         return self
@@ -87,9 +95,9 @@ class House:
         """What is known of the measures, for this run's filters and these others."""
         return replace(self.curation, stages=self.measures).replay(*others)
 
-    def look_for_weights(self, names: Sequence[str]) -> None:
+    def look_for_weights(self, names: Sequence[str], soon: Collection[str] = ()) -> None:
         """Raises InputError when what these stages load is missing or has changed, or a server is
-        missing.
+        missing; soon: stages that clips will wait for.
 
         Before the first worker starts, and only where clips may still come to: a run that is done
         needs no weights. The workers of another cluster look for themselves, as they are set up:
@@ -99,6 +107,7 @@ class House:
             return
         counts = self.curation.verdicts().counts()
         waiting = {reason.stage for reason in counts if reason.verdict == "pending"}
+        waiting |= set(soon)
         reached = self.curation.measure_all
         for stage in self.curation.stages:
             reached = reached or stage.name in waiting
@@ -109,10 +118,7 @@ class House:
     def measure(self, name: str, stages: Sequence[str]) -> PassReport:
         """One pass, under its stages' leases; `verdicts.parquet` is renewed after it."""
         self.stop.listen()
-        with ExitStack() as leases:
-            for stage in stages:
-                folder = self.curation.ledger.folder(stage)
-                leases.enter_context(Lease(storage.join(folder, "lease.json")))
+        with self._leases(stages, name):
             if NEAR_DUPLICATE in stages:
                 pace = self.run.engine.flush_s
                 report = run_comparison(name, self.curation, self.stop, pace, self._progress)
@@ -126,8 +132,33 @@ class House:
                     self._pace(),
                     self._progress,
                 )
+            for stage in stages:
+                self._tidy(stage)
         self.write_verdicts()
         return report
+
+    def measure_again(self, clips: Mapping[str, Sequence[str]], why: str) -> None:
+        """From now on these clips (stage -> clip ids) wait for their stages."""
+        with self._leases(clips, why):
+            for stage, some in clips.items():
+                self.curation.ledger.measure_again(stage, some, why)
+
+    @contextmanager
+    def _leases(self, stages: Iterable[str], doing: str) -> Iterator[None]:
+        """Nobody else measures these stages meanwhile, or InputError."""
+        doing = f"{doing} of {self.out}: python -m jobs.status --out {self.out} says how far it is"
+        with ExitStack() as leases:
+            for stage in stages:
+                folder = self.curation.ledger.folder(stage)
+                leases.enter_context(Lease(storage.join(folder, "lease.json"), doing))
+            yield
+
+    def _tidy(self, stage: str) -> None:
+        """Many small files of the ledger become few. What goes wrong costs only time, later."""
+        try:
+            compact(self.curation.ledger, stage)
+        except (InputError, OSError) as error:
+            _log.warning("%s: its facts stay in many files: %s", stage, error)
 
     def write_verdicts(self) -> None:
         """The verdicts as they are now as `verdicts.parquet`."""
@@ -185,11 +216,12 @@ class House:
         if self.run.engine.runner == "local":
             fleet = LocalFleet(work, self.stop, self.run.workers[0])
         else:
+            from pipeline.ray_metrics import PassMetrics
             from pipeline.ray_runner import RayFleet, cluster
 
-            if not self._on_ray:
+            if self._metrics is None:
                 self._open.enter_context(cluster())
-                self._on_ray = True
+                self._metrics = PassMetrics()
             fleet = RayFleet(work, self.run.workers)
         self.stop.listen()
         try:
@@ -199,7 +231,8 @@ class House:
 
     def _progress(self, name: str, total: int) -> Progress:
         status = storage.join(self.out, "status.json")
-        return Progress(name, total, status, runner=self.run.engine.runner)
+        watcher = self._metrics.look if self._metrics else lambda shown: None
+        return Progress(name, total, status, self.run.engine.runner, watcher=watcher)
 
 
 def open_house(run: Run, measure_all: bool = False, latents: bool = False) -> House:

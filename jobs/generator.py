@@ -23,7 +23,7 @@ from model.weights import identify_base, load_base
 from pipeline.errors import InputError
 from pipeline.generated import Generated
 from pipeline.reference import VERSION as REFERENCE_VERSION
-from stages.latents import LatentsSettings, encode_pictures, open_codec, open_text
+from stages.encoders import LatentsSettings, encode_pictures, open_codec, open_text
 
 WITH, WITHOUT = "reference", "none"
 """The groups of videos: made with the reference, and from the prompt alone."""

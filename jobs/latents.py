@@ -9,7 +9,7 @@ from jobs.curation import House
 from jobs.steps import take
 from pipeline import storage
 from pipeline.errors import InputError
-from stages.latents import TINY
+from stages.encoders import TINY
 
 
 def main() -> int:

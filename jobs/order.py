@@ -12,9 +12,10 @@ from pipeline.neighbours import NEAR_DUPLICATE, NearDuplicate
 from pipeline.stage import Source, Stage
 from stages.appearance import Appearance
 from stages.caption import Caption
+from stages.encoders import TINY
 from stages.entities import Entities
 from stages.grounded import GroundedSegment
-from stages.latents import TINY, Latents
+from stages.latents import Latents
 from stages.motion import Motion
 from stages.overlay import Overlay
 from stages.pair import Pair
@@ -35,6 +36,9 @@ PASSES = {
 
 A pass whose stages a run has not (`caption`, where the corpus has captions) is left out of it.
 """
+
+ALL_PASSES = {**PASSES, "latents": ("latents",)}
+"""With that of a run that trains."""
 
 
 def stages_of(run: Run, manifest: Manifest) -> tuple[Source, ...]:

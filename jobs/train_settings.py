@@ -9,6 +9,7 @@ from model.config import AdapterConfig
 from training.course import LoopSettings
 from training.held_out import HeldOutSettings
 from training.step import OptimizerSettings
+from training.track import TrackSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,4 @@ class TrainRun:
     loop: LoopSettings = field(default_factory=LoopSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
+    track: TrackSettings = field(default_factory=TrackSettings)

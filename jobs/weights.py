@@ -19,11 +19,12 @@ from jobs.generate_settings import GenerateRun
 from jobs.order import measures
 from jobs.settings import Run
 from jobs.train_settings import TrainRun
+from model.weights import FILES
 from pipeline import storage
 from pipeline.config import load, read_tables
 from pipeline.errors import InputError
 from pipeline.weights import Weights, fetch, find, is_path, size_bytes
-from stages.latents import encoder_weights, text_weights
+from stages.encoders import encoder_weights, text_weights
 from stages.motion import Motion
 
 _KINDS = (Run, TrainRun, GenerateRun, EvaluateRun)
@@ -69,7 +70,7 @@ def _wanted(paths: Sequence[str]) -> Iterator[Weights]:
                     yield from encoder_weights(run.latents)
             case TrainRun():
                 if run.base not in (_TINY, *made_here) and not is_path(run.base):
-                    yield Weights(run.base, "base", files=("transformer/*",))
+                    yield Weights(run.base, "base", files=FILES)
                 if run.text:
                     yield text_weights(run.text, "text")
             case GenerateRun() if not curated:

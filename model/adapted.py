@@ -76,6 +76,12 @@ class Adapted(nn.Module):
         """The adapter's weights that take a gradient, or all of the base's without an adapter."""
         return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
 
+    def reference_weight(self) -> float | None:
+        """The share of the video's attention on the reference in the last forward, over all samples
+        and layers; None where nobody asked and the backend does not know it anyway.
+        """
+        return None if self.diagnostics is None else float(self.diagnostics.weight.mean())
+
     def _base(self, latents: Tensor, timestep: Tensor, text: Tensor, grid: Grid) -> Tensor:
         """The stock transformer's v (B, T, C, H, W)."""
         check_autocast(latents.device)

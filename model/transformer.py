@@ -7,7 +7,8 @@ R = n*h*w reference tokens, E width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, cast
 
 import torch
@@ -16,7 +17,6 @@ from diffusers.models.transformers.cogvideox_transformer_3d import (
     CogVideoXTransformer3DModel,
 )
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from model.adapted import Adapted, Diagnostics
 from model.attention import Pair, Plan, Seen
@@ -28,6 +28,9 @@ from model.lora import Lora
 from model.memory import ReferenceMemory, check_memory
 from model.position import Grid, Rotary, main_rotary, reference_rotary, reference_table
 from model.softmax import chosen, dense_mask, reference_mask
+
+BlockCall = Callable[..., tuple[Tensor, Tensor, Seen | None]]
+"""`both_streams` of one block, as it is computed here (model/compute.py)."""
 
 
 class CustomVideoX(Adapted):
@@ -46,6 +49,10 @@ class CustomVideoX(Adapted):
         seed: int = 0,
     ) -> None:
         super().__init__(transformer, adapter, seed)
+        self.block_calls: list[BlockCall] = [
+            partial(both_streams, cast(CogVideoXBlock, block))
+            for block in transformer.transformer_blocks
+        ]
         if adapter is None or self.lora is None:
             return
         num_layers = len(transformer.transformer_blocks)
@@ -211,12 +218,9 @@ class CustomVideoX(Adapted):
                 main, _, saw = main_stream(block, main, pair, time, plan, region)
             else:
                 streams = (main, reference, time, reference_time)
-                step = (block, lora.attention(layer), *streams, plan, region, layer == last)
-                if base.gradient_checkpointing and torch.is_grad_enabled():
-                    done = checkpoint(both_streams, *step, use_reentrant=False)
-                    main, reference, saw = cast(tuple[Tensor, Tensor, Seen | None], done)
-                else:
-                    main, reference, saw = both_streams(*step)
+                main, reference, saw = self.block_calls[layer](
+                    lora.attention(layer), *streams, plan, region, layer == last
+                )
             if saw is not None:
                 seen.append(saw)
         if seen:

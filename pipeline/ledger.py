@@ -1,27 +1,26 @@
-"""Facts on disk: parts that never change, and the view over them.
+"""Facts on disk: files that never change, and the view over them.
 
-Layout: `<url>/<stage>/<fingerprint>/part-<time>-<random>.parquet`. Per clip the first part in
-(time, name) order that has it wins, so that two writers cost work, never a wrong row.
+Layout: `<url>/<stage>/<fingerprint>/part-<time>-<random>.parquet`. Per clip the first row in
+(time, name) order counts, so that two writers cost work, never a wrong row. A row with the code
+`again` says that none before it counts: so a clip is measured anew, and nothing is rewritten.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import secrets
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline import ids, storage
+from pipeline import ids, ledger_file, ledger_rows, storage
 from pipeline.clip import Failed, Outcome
-from pipeline.errors import InputError
+from pipeline.ledger_file import Contents, DamagedError, order
+from pipeline.ledger_rows import AGAIN, standing, standing_rows
 from pipeline.stage import Source, fingerprints
 
 _log = logging.getLogger(__name__)
@@ -29,10 +28,11 @@ _log = logging.getLogger(__name__)
 _READERS = 8
 """Parts read at once: an object store answers slowly, and to many at a time."""
 
+_LISTINGS = 3
+"""How often files are looked for again when one went away between two looks."""
+
 _View = tuple[str, tuple[str, ...]]
 """A stage and what is read of its parts."""
-
-_OUTCOME = (("clip_id", pa.string()), ("code", pa.string()), ("message", pa.string()))
 
 
 class Ledger:
@@ -43,64 +43,84 @@ class Ledger:
 
     def __init__(self, url: str, stages: Sequence[Source]) -> None:
         prints = fingerprints(stages)
-        self._schemas = {stage.name: _schema(stage) for stage in stages}
+        self._schemas = {stage.name: ledger_rows.schema_of(stage) for stage in stages}
         self._folders = {name: storage.join(url, name, print_) for name, print_ in prints.items()}
-        self._made_of = {stage.name: _made_of(stage) for stage in stages}
-        self._parts: dict[_View, dict[str, pa.Table | None]] = {}
+        self._about = {stage.name: ledger_rows.about(stage) for stage in stages}
+        self._files: dict[_View, dict[str, Contents | None]] = {}
         self._views: dict[_View, pa.Table] = {}
+        self._latest: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def is_like(self, other: Ledger) -> bool:
         """Whether the other one holds the same facts."""
         return self._folders == other._folders
 
+    def stages(self) -> list[str]:
+        """Their names, in their fixed order."""
+        return list(self._folders)
+
     def folder(self, stage: str) -> str:
         """The url below which the parts of a stage (and its lease) lie."""
         return self._folders[stage]
 
+    def url(self, stage: str, name: str) -> str:
+        """Of a file of this stage."""
+        return storage.join(self._folders[stage], name)
+
+    def schema(self, stage: str) -> pa.Schema:
+        """The columns of a file of this stage."""
+        return self._schemas[stage]
+
+    def latest(self, stage: str) -> str:
+        """The `order` of the newest file that was seen."""
+        return self._latest.get(stage, "")
+
+    def about(self, stage: str) -> Mapping[str, str]:
+        """What a file says of the numbers in it, for a person who finds it."""
+        return self._about[stage]
+
     def has_parts(self, stage: str) -> bool:
         """Whether anything was ever measured."""
-        return bool(self._urls(stage))
+        return bool(self.files(stage))
 
     def facts(self, stage: str, columns: Collection[str] | None = None) -> pa.Table:
         """One row per known clip: clip_id, code and message (null when measured), the columns.
 
         columns: clip_id, code and these alone, in the stage's order; masks and embeddings are a
-        thousand times what a verdict needs. Parts that were read before are not read again.
-        InputError names a part whose columns are others than the stage's; a torn part is set aside
+        thousand times what a verdict needs. Files that were read before are not read again.
+        InputError names a file whose columns are others than the stage's; a torn one is set aside
         with a warning.
         """
         view = (stage, self._names(stage, columns))
         with self._lock:
-            urls = self._urls(stage)
-            known = self._parts.get(view, {})
-            if view in self._views and known.keys() == set(urls):
-                return self._views[view]
-            new = [url for url in urls if url not in known]
-            with ThreadPoolExecutor(_READERS) as readers:
-                read = dict(zip(new, readers.map(lambda u: self._read(*view, u), new), strict=True))
-            parts = {url: known[url] if url in known else read[url] for url in urls}
-            table = _first_of_each(self._concat(view, parts.values()))
-            self._parts[view], self._views[view] = parts, table
-            return table
+            pieces, changed = self._load(view)
+            if changed or view not in self._views:
+                self._views[view] = standing(self._concat(view, pieces.values()))
+            return self._views[view]
 
     def facts_of(self, stage: str, clips: pa.ChunkedArray) -> pa.Table:
-        """All columns, of these clips alone: read part by part, so that no more is ever held."""
+        """All columns, of these clips alone: read file by file, so that no more is ever held."""
         wanted = ids.Index(ids.words(clips))
         view = (stage, self._names(stage, None))
-        parts = [
-            part.take(pa.array(np.sort(wanted.match(ids.words(part["clip_id"]))[0])))
-            for part in self.parts(stage)
-        ]
-        return _first_of_each(self._concat(view, parts))
+        found = {
+            name: part.take(pa.array(np.sort(wanted.match(ids.words(part["clip_id"]))[0])))
+            for name, part in self._each(view)
+        }
+        return standing(self._concat(view, dict(sorted(found.items())).values()))
 
     def parts(self, stage: str, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
-        """The same part by part, for what is too large to be held: of each its own first rows."""
-        names = self._names(stage, columns)
-        for url in self._urls(stage):
-            part = self._read(stage, names, url)
-            if part is not None:
-                yield _first_of_each(part)
+        """The rows of `facts` part by part, for what is too large to be held."""
+        with self._lock:
+            known, _ = self._load((stage, self._names(stage, ())))
+        rows = standing_rows(self._concat((stage, self._names(stage, ())), known.values()))
+        ends = np.cumsum([0, *map(len, known.values())])
+        place = {
+            name: rows[slice(*np.searchsorted(rows, ends[n : n + 2]))] - ends[n]
+            for n, name in enumerate(known)
+        }
+        for name, part in self._each((stage, self._names(stage, columns))):
+            if name in place:
+                yield part.take(pa.array(place[name]))
 
     def _names(self, stage: str, columns: Collection[str] | None) -> tuple[str, ...]:
         """What to read of a part."""
@@ -112,9 +132,79 @@ class Ledger:
             raise KeyError(f"stage {stage} has no columns {sorted(unknown)}")
         return tuple(name for name in schema.names if name in {"clip_id", "code", *columns})
 
-    def _urls(self, stage: str) -> list[str]:
-        folder = self._folders[stage]
-        return [storage.join(folder, name) for name in storage.names(folder) if _is_part(name)]
+    def files(self, stage: str) -> list[str]:
+        """The names of the files of a stage, replaced ones too, in the order of their times."""
+        found = storage.names(self._folders[stage])
+        names = [n for n in found if ledger_file.is_part(n) or ledger_file.is_merged(n)]
+        self._latest[stage] = max([self._latest.get(stage, ""), *map(order, names)])
+        return sorted(names, key=order)
+
+    def _load(self, view: _View) -> tuple[dict[str, pa.Table], bool]:
+        """The rows of every part, in the order of their names; whether they are others than of
+        late.
+        """
+        known = self._files.get(view, {})
+        read = self._read_all(view, known)
+        self._files[view] = read
+        pieces: dict[str, pa.Table] = {}
+        for contents in read.values():
+            if contents is not None:
+                for name, rows in contents.by_part():
+                    pieces.setdefault(name, rows)
+        return dict(sorted(pieces.items())), read.keys() != known.keys()
+
+    def _read_all(
+        self, view: _View, known: Mapping[str, Contents | None], looks: int = _LISTINGS
+    ) -> dict[str, Contents | None]:
+        """What lies there now; what is known is not read."""
+        try:
+            return self._read_listed(view, self.files(view[0]), known)
+        except FileNotFoundError:  # deleted since it was listed: another one stands for it
+            if looks == 1:
+                raise
+            return self._read_all(view, known, looks - 1)
+
+    def _read_listed(
+        self, view: _View, names: Sequence[str], known: Mapping[str, Contents | None]
+    ) -> dict[str, Contents | None]:
+        """Merged files first: what they replace is not read."""
+        read: dict[str, Contents | None] = {}
+        replaced: set[str] = set()
+        for kind in (ledger_file.is_merged, ledger_file.is_part):
+            wanted = [name for name in names if kind(name) and name not in replaced]
+            new = [name for name in wanted if name not in known]
+            with ThreadPoolExecutor(_READERS) as readers:
+                fresh = dict(zip(new, readers.map(lambda n: self._read(view, n), new), strict=True))
+            read |= {name: known[name] if name in known else fresh[name] for name in wanted}
+            replaced.update(chain(*(found.replaces for found in read.values() if found)))
+        empty = self._concat(view, ())
+        for name in read.keys() & replaced:  # merged once more: what it says of others is all
+            read[name] = Contents((), getattr(read[name], "replaces", frozenset()), empty)
+        return read
+
+    def _each(self, view: _View) -> Iterator[tuple[str, pa.Table]]:
+        """The rows of every part, one file in memory at a time."""
+        stage, _ = view
+        seen: set[str] = set()
+        for name in self.standing_files(stage):
+            contents = self._read(view, name)
+            for part, rows in contents.by_part() if contents else ():
+                if part not in seen:
+                    seen.add(part)
+                    yield part, rows
+
+    def standing_files(self, stage: str) -> list[str]:
+        """The names of those files that no other one replaces, in the order of their first rows."""
+        names = self.files(stage)
+        begins = dict(zip(names, names, strict=True))
+        replaced: set[str] = set()
+        for name in names:
+            if ledger_file.is_merged(name):
+                with suppress(DamagedError):
+                    pieces, others = ledger_file.made_of(self.url(stage, name))
+                    replaced |= others
+                    begins[name] = pieces[0].part
+        return sorted(begins.keys() - replaced, key=lambda name: order(begins[name]))
 
     def _concat(self, view: _View, parts: Iterable[pa.Table | None]) -> pa.Table:
         stage, names = view
@@ -132,90 +222,26 @@ class Ledger:
         """
         for stage, rows in outcomes.items():
             if rows:
-                table = _table(stage, self._schemas[stage], rows)
-                table = table.replace_schema_metadata(self._made_of[stage])
-                sink = pa.BufferOutputStream()
-                pq.write_table(table, sink)
-                time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-                name = f"part-{time}-{secrets.token_hex(4)}.parquet"
-                storage.write(
-                    storage.join(self._folders[stage], name), sink.getvalue().to_pybytes()
-                )
+                table = ledger_rows.table(stage, self._schemas[stage], rows)
+                name = ledger_file.new_name(ledger_file.PART, self.latest(stage))
+                url = self.url(stage, name)
+                storage.write(url, ledger_file.part_bytes(table, self._about[stage]))
+                self._latest[stage] = max(self._latest.get(stage, ""), order(name))
 
-    def _read(self, stage: str, names: Sequence[str], url: str) -> pa.Table | None:
-        """One part; None when it is torn: then it is named in a warning and put out of the way."""
-        path = storage.local(url)
-        source = pa.BufferReader(storage.read(url)) if path is None else path
+    def measure_again(self, stage: str, clips: Iterable[str], why: str) -> None:
+        """From now on these clips count as not measured by this stage."""
+        self.files(stage)  # so that the new part stands behind all others
+        self.append({stage: [(clip, Failed(AGAIN, why)) for clip in clips]})
+
+    def _read(self, view: _View, name: str) -> Contents | None:
+        """One file; None when it is torn: then it is named in a warning and put out of the way."""
+        stage, columns = view
+        url = self.url(stage, name)
         try:
-            with pq.ParquetFile(source) as file:
-                found = file.schema_arrow.remove_metadata()
-                wanted = self._schemas[stage]
-                if not found.equals(wanted):
-                    raise InputError(
-                        f"{url}: {_difference(found, wanted)}; raise the version of stage "
-                        f"{stage}, or move this part away"
-                    )
-                table = file.read(columns=list(names), use_threads=False)
-        except (pa.ArrowException, OSError) as error:
+            return ledger_file.read(url, self._schemas[stage], columns)
+        except DamagedError as error:
             _set_aside(url, str(error))
             return None
-        return table.replace_schema_metadata().select(names)
-
-
-def _is_part(name: str) -> bool:
-    return name.startswith("part-") and name.endswith(".parquet")
-
-
-def _schema(stage: Source) -> pa.Schema:
-    """The columns of a part."""
-    taken = {name for name, _ in _OUTCOME} & set(stage.columns.names)
-    if taken:
-        raise ValueError(f"stage {stage.name}: column names {sorted(taken)} are the ledger's own")
-    return pa.schema([*(pa.field(*column) for column in _OUTCOME), *stage.columns])
-
-
-def _made_of(stage: Source) -> dict[str, str]:
-    """What a part says of the numbers in it, for a person who finds it."""
-    settings = json.dumps(stage.settings(), sort_keys=True, default=str)
-    return {"stage": stage.name, "version": str(stage.version), "settings": settings}
-
-
-def _table(stage: str, schema: pa.Schema, rows: Sequence[tuple[str, Outcome]]) -> pa.Table:
-    """The rows of a new part."""
-    measures = set(schema.names[len(_OUTCOME) :])
-    for _, outcome in rows:
-        if not isinstance(outcome, Failed) and outcome.values.keys() != measures:
-            odd = sorted(outcome.values.keys() ^ measures)
-            raise ValueError(f"stage {stage}: its measurement and its columns differ in {odd}")
-    records = [
-        {"clip_id": clip, "code": outcome.code, "message": outcome.message}
-        if isinstance(outcome, Failed)
-        else {"clip_id": clip, **outcome.values}
-        for clip, outcome in rows
-    ]
-    columns = []
-    for field in schema:
-        try:
-            values = [record.get(field.name) for record in records]
-            columns.append(pa.array(values, type=field.type))
-        except (pa.ArrowException, ValueError, TypeError) as error:
-            raise ValueError(f"stage {stage}: column {field.name}: {error}") from error
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _first_of_each(table: pa.Table) -> pa.Table:
-    """The first row of every clip, in order."""
-    first = ids.firsts(ids.words(table.column("clip_id")))
-    return table if first is None else table.take(first)
-
-
-def _difference(found: pa.Schema, wanted: pa.Schema) -> str:
-    """In words, what tells two schemas apart."""
-    extra = [str(f) for f in found if f not in wanted]
-    missing = [str(f) for f in wanted if f not in found]
-    if not extra and not missing:
-        return f"found the columns in the order {found.names}, wanted {wanted.names}"
-    return f"found column {', '.join(extra) or 'none'}, wanted {', '.join(missing) or 'none'}"
 
 
 def _set_aside(url: str, reason: str) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
@@ -21,61 +19,58 @@ from pipeline import storage, video
 from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
 from pipeline.errors import InputError, StoreError
 from pipeline.frames import Frames
+from pipeline.latents_file import FORMAT, in_order
 from pipeline.sample_tar import LATENTS, pack, unpack
-from pipeline.stage import Stage
+from pipeline.stage import Resources, Stage
 from pipeline.weights import Weights
+from stages.augment import augmented
+from stages.encoders import (
+    LatentsSettings,
+    encode_pictures,
+    encode_video,
+    encoder_weights,
+    open_codec,
+    open_text,
+)
+from stages.networks.placement import numbers_of
+from stages.resize import RULE
 
-if TYPE_CHECKING:  # every job reads these settings, and only this pass wants the networks
+if TYPE_CHECKING:
     import torch
-
-    from model.codec import Codec
-    from model.text import TextEncoder
-
-DCT, TINY = "dct", "tiny"
-"""The codec and the text encoder that need no weights from anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
-class LatentsSettings:
-    """How samples become latents.
+class _Draft:
+    """A sample that has been read and is not encoded yet."""
 
-    codec: a hub name or a folder of CogVideoX's VAE, or "dct", which needs no weights. text: a hub
-    name or a folder of a T5 encoder with its tokenizer, or "tiny": one made from the captions.
-    width, height: what the samples are scaled to before. weights: what the encoders compute in;
-    dtype: of the stored numbers.
-    """
-
-    codec: str = "THUDM/CogVideoX-5b"  # the paper, section 6.1
-    text: str = "THUDM/CogVideoX-5b"
-    width: int = 720  # the paper, section 6.1: 480x720
-    height: int = 480
-    max_tokens: int = 226  # CogVideoX's own
-    weights: Literal["bf16", "f32"] = "bf16"  # as they lie on the hub
-    dtype: Literal["f16", "f32"] = "f16"  # ours: its step is far below the VAE's own error
-
-    def __post_init__(self) -> None:
-        # 8 pixels are a latent and 2 latents a patch.
-        if self.width < 16 or self.height < 16 or self.width % 16 or self.height % 16:
-            raise InputError(
-                f"latents: found {self.width}x{self.height}, wanted multiples of 16 pixels"
-            )
-        if self.max_tokens < 2:
-            raise InputError(f"latents: found max_tokens {self.max_tokens}, wanted 2 or more")
+    clip: Clip
+    url: str
+    caption: str
+    phrase: str
+    tokens: list[int]
+    images: np.ndarray
+    picture: np.ndarray
+    built_with: Mapping[str, Any]
 
 
 class Latents(Stage):
     """Encodes video, reference and caption of a sample into one safetensors file.
 
-    video (16, 1 + (F - 1) / 4, h, w) and reference (16, 1, h, w): modes of the codec, scaled; text
-    (L, D); in its metadata the key, caption, entity with its token numbers, source_id, width and
-    height in pixels, the fingerprints of codec and text, and from the sample its `interval` between
-    frames and the `reference_version` that its picture was made by. It lies in a tar of its own, as
-    shards hold it. Fails as `sample` when the sample is gone or damaged, `entity` when the phrase
-    is not among the caption's tokens, `frames` when the codec takes no such number of them.
+    video, video_std (16, 1 + (F - 1) / 4, h, w): mean and standard deviation of the codec's
+    posterior, untiled and scaled; without the second where it is 0 everywhere. reference (16, 1, h,
+    w) and variants (16, k, h, w): modes, these of the augmented references, if any. text (L, D).
+    In its metadata the format, key, caption, entity with its token numbers, source_id, width and
+    height in pixels, the rule of resizing, the fingerprints of codec and text, how references were
+    augmented, and from the sample its `interval` between frames and the `reference_version` that
+    its picture was made by. It lies in a tar of its own, as shards hold it.
+
+    Fails as `sample` when the sample is gone or damaged, `entity` when the phrase is not among the
+    caption's tokens, `frames` when the codec takes no such number of them, `not_finite` when an
+    encoder overflowed.
     """
 
     name: ClassVar[str] = "latents"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     columns: ClassVar[pa.Schema] = pa.schema(
         [
             ("address", pa.string()),
@@ -93,10 +88,12 @@ class Latents(Stage):
         self._settings = settings
         self._text_place = text
         self._samples, self._out = samples, out
+        self.resources = Resources(batch=settings.placement.batch)
 
     def settings(self) -> Mapping[str, Any]:
         """A tiny text encoder is made from the corpus, so its name says enough within a ledger."""
-        return asdict(self._settings)
+        augment = asdict(self._settings.augment) if self._settings.augment.variants else None
+        return {**numbers_of(self._settings), "augment": augment, "resize": RULE}
 
     def weights(self) -> Sequence[Weights]:
         """Of both encoders, as far as they do not come from us."""
@@ -116,171 +113,124 @@ class Latents(Stage):
         self, clips: Sequence[Clip], frames: Sequence[Frames | None], facts: Sequence[Facts]
     ) -> Sequence[Outcome]:
         """One file per clip, there when this returns."""
-        return list(starmap(self._build, zip(clips, facts, strict=True)))
+        names = [self._name(each) for each in facts]
+        urls = [storage.join(self._out, name) for name in names]
+        drafts = {
+            url: self._draft(clip, each, url)
+            for url, clip, each in zip(urls, clips, facts, strict=True)
+            if not storage.exists(url)
+        }
+        failed = {url: draft for url, draft in drafts.items() if isinstance(draft, Failed)}
+        fresh = [draft for draft in drafts.values() if isinstance(draft, _Draft)]
+        for draft, text in zip(fresh, self._texts([draft.caption for draft in fresh]), strict=True):
+            encoded = self._encode(draft, text)
+            if isinstance(encoded, Failed):
+                failed[draft.url] = encoded
+            else:
+                storage.create(draft.url, pack(draft.clip.clip_id, {LATENTS[0]: encoded}))
+        return [
+            failed[url] if url in failed else _measured(name, storage.read(url))
+            for name, url in zip(names, urls, strict=True)
+        ]
 
-    def _build(self, clip: Clip, facts: Facts) -> Outcome:
-        sample = facts["sample"]
+    def _name(self, facts: Facts) -> str:
+        """Of the tar: a hash of everything that decides what is in it."""
         made_of = {
-            "sample": sample["sha256"],
+            "sample": facts["sample"]["sha256"],
+            "phrase": facts["entities"]["phrase"],
             "settings": self.settings(),
             "with": self._made_with,
+            "format": FORMAT,
             "version": self.version,
         }
         address = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-        name = f"{address[:2]}/{address}.tar"
-        url = storage.join(self._out, name)
-        try:
-            content = storage.read(url)
-        except FileNotFoundError:
-            made = self._made(clip, facts)
-            if isinstance(made, Failed):
-                return made
-            content = made if storage.create(url, made) else storage.read(url)
-        return Measurement(
-            {
-                "address": address,
-                "name": name,
-                "bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-            }
-        )
+        return f"{address[:2]}/{address}.tar"
 
-    def _made(self, clip: Clip, facts: Facts) -> bytes | Failed:
-        """The tar of one sample's latents."""
-        sample = facts["sample"]
+    def _draft(self, clip: Clip, facts: Facts, url: str) -> _Draft | Failed:
+        from model.errors import ModelError
+
         try:
-            members = unpack(
-                clip.clip_id, storage.read(storage.join(self._samples, sample["name"]))
-            )
+            packed = storage.read(storage.join(self._samples, facts["sample"]["name"]))
+            members = unpack(clip.clip_id, packed)
         except StoreError:
             raise
         except (FileNotFoundError, InputError) as error:
             return Failed("sample", f"its sample is missing or damaged: {error}")
-        encoded = self._encode(clip, facts["entities"]["phrase"], members)
-        if isinstance(encoded, Failed):
-            return encoded
-        return pack(clip.clip_id, {LATENTS[0]: encoded})
-
-    def _encode(self, clip: Clip, phrase: str, members: Mapping[str, bytes]) -> bytes | Failed:
-        """The safetensors file."""
-        import torch
-        from safetensors.torch import save
-
-        from model.errors import ModelError
-
-        note = json.loads(members["json"])
-        caption, built_with = note["caption"], note["provenance"]["settings"]
+        note, phrase = json.loads(members["json"]), facts["entities"]["phrase"]
         images = video.decode(members["mp4"])
         if (len(images) - 1) % self._codec.time_factor:
             wanted = f"1 more than a multiple of {self._codec.time_factor}"
             return Failed("frames", f"the sample has {len(images)} frames, wanted {wanted}")
         try:
-            tokens = self._text.spans(caption, phrase)
+            tokens = self._text.spans(note["caption"], phrase)
         except ModelError as error:
             return Failed("entity", str(error))
         picture = np.asarray(Image.open(io.BytesIO(members["reference.png"])).convert("RGB"))
-        size = self._settings.width, self._settings.height
-        dtype = torch.float16 if self._settings.dtype == "f16" else torch.float32
+        built_with = note["provenance"]["settings"]
+        return _Draft(clip, url, note["caption"], phrase, tokens, images, picture, built_with)
+
+    def _texts(self, captions: Sequence[str]) -> list[torch.Tensor]:
+        """(L, D) each. Always as many at once, so that no text's bits depend on its company."""
+        size = self._settings.placement.batch
+        texts: list[torch.Tensor] = []
+        for at in range(0, len(captions), size):
+            some = captions[at : at + size]
+            texts += self._text.encode([*some, *[""] * (size - len(some))])[: len(some)]
+        return texts
+
+    def _encode(self, draft: _Draft, text: torch.Tensor) -> bytes | Failed:
+        """The safetensors file."""
+        import torch
+        from safetensors.torch import save
+
+        key, size = draft.clip.clip_id, (self._settings.width, self._settings.height)
+        augment = self._settings.augment
+        views = [augmented(draft.picture, f"{key}/{n}", augment) for n in range(augment.variants)]
+        posterior = encode_video(self._codec, draft.images, size)
         tensors = {
-            "video": encode_pictures(self._codec, images, size),
-            "reference": encode_pictures(self._codec, picture[None], size),
-            "text": self._text.encode([caption])[0],
+            "video": posterior.mean[0],
+            "video_std": posterior.std[0],
+            "reference": encode_pictures(self._codec, draft.picture[None], size),
+            "text": text,
         }
-        about = {
-            "key": clip.clip_id,
-            "caption": caption,
-            "entity": phrase,
-            "entity_tokens": json.dumps(tokens),
-            "source_id": clip.source_id,
-            **self._made_with,
-            "width": str(size[0]),
-            "height": str(size[1]),
-            "interval": str(built_with["interval"]),
-            "reference_version": str(built_with["reference_version"]),
-        }
+        if views:
+            modes = [encode_pictures(self._codec, view[None], size) for view in views]
+            tensors["variants"] = torch.cat(modes, dim=1)
+        dtype = torch.float16 if self._settings.dtype == "f16" else torch.float32
         stored = {name: t.to("cpu", dtype).contiguous() for name, t in tensors.items()}
-        return _in_order(save(stored, about))
+        for name, tensor in stored.items():
+            if not tensor.isfinite().all():
+                return Failed("not_finite", f"its {name} has numbers that are not finite")
+        if not stored["video_std"].any():
+            del stored["video_std"]
+        return in_order(save(stored, self._about(draft)))
+
+    def _about(self, draft: _Draft) -> dict[str, str]:
+        about = {
+            "format": FORMAT,
+            "key": draft.clip.clip_id,
+            "caption": draft.caption,
+            "entity": draft.phrase,
+            "entity_tokens": json.dumps(draft.tokens),
+            "source_id": draft.clip.source_id,
+            **self._made_with,
+            "width": str(self._settings.width),
+            "height": str(self._settings.height),
+            "resize": RULE,
+            "interval": str(draft.built_with["interval"]),
+            "reference_version": str(draft.built_with["reference_version"]),
+        }
+        if self._settings.augment.variants:
+            about["augment"] = json.dumps(asdict(self._settings.augment), sort_keys=True)
+        return about
 
 
-def _in_order(blob: bytes) -> bytes:
-    """A safetensors file with the words of its header sorted: its writer shuffles them."""
-    (size,) = struct.unpack("<Q", blob[:8])
-    header = json.dumps(json.loads(blob[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
-    padded = header.encode("ascii")
-    padded += b" " * (-len(padded) % 8)  # the numbers stay aligned
-    return struct.pack("<Q", len(padded)) + padded + blob[8 + size :]
-
-
-def encoder_weights(settings: LatentsSettings) -> list[Weights]:
-    """What codec and text encoder are loaded from, where they are not ours."""
-    wanted = []
-    if settings.codec != DCT:
-        wanted.append(_weights(settings.codec, "latents.codec", "vae"))
-    if settings.text != TINY:
-        wanted.append(text_weights(settings.text, "latents.text"))
-    return wanted
-
-
-def text_weights(name: str, setting: str) -> Weights:
-    """Of a text encoder, as a pipeline holds it."""
-    return _weights(name, setting, "tokenizer", "text_encoder")
-
-
-def _weights(name: str, setting: str, *parts: str) -> Weights:
-    """Of these parts of a pipeline, or of the folder of one alone."""
-    if Path(name, "config.json").is_file():
-        return Weights(name, setting)
-    return Weights(name, setting, files=tuple(f"{part}/*" for part in parts))
-
-
-def open_codec(settings: LatentsSettings) -> Codec:
-    """The codec of these settings. Raises InputError when it cannot be loaded."""
-    from model.codec import DctCodec, VaeCodec
-    from model.errors import ModelError
-
-    try:
-        if settings.codec == DCT:
-            return DctCodec()
-        return VaeCodec(settings.codec, _dtype(settings), _device())
-    except ModelError as error:
-        raise InputError(f"latents.{error}") from error
-
-
-def open_text(settings: LatentsSettings, place: str) -> TextEncoder:
-    """The text encoder that lies there. Raises InputError when it cannot be loaded."""
-    from model.errors import ModelError
-    from model.text import TextEncoder
-
-    try:
-        return TextEncoder(place, settings.max_tokens, _dtype(settings), _device())
-    except ModelError as error:
-        raise InputError(f"latents.{error}") from error
-
-
-def _dtype(settings: LatentsSettings) -> torch.dtype:
-    import torch
-
-    return torch.bfloat16 if settings.weights == "bf16" else torch.float32
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def encode_pictures(codec: Codec, images: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """(16, 1 + (N - 1) / 4, h, w) fp32 on the CPU: the mode of the codec, scaled.
-
-    images: (N, H, W, 3) uint8 RGB, one for a reference; size: (width, height) that they get first.
-    """
-    import torch
-
-    width, height = size
-    if images.shape[1:3] != (height, width):
-        shrinks = height * width < images.shape[1] * images.shape[2]
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        images = np.stack([cv2.resize(image, size, interpolation=how) for image in images])
-    pixels = torch.tensor(images).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    with torch.no_grad():
-        return codec.encode(pixels).mode()[0].cpu()
+def _measured(name: str, content: bytes) -> Measurement:
+    return Measurement(
+        {
+            "address": Path(name).stem,
+            "name": name,
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+    )

@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import save
 
 from pipeline import shards
+from pipeline.latents_file import FORMAT
 from pipeline.sample_tar import pack
 
 TOKENS, DIM = 12, 16
-PICTURES = {"width": "48", "height": "32", "interval": "3", "reference_version": "1"}
+PICTURES = {"width": "48", "height": "32", "resize": "none/1"}
+PICTURES |= {"interval": "3", "reference_version": "1"}
 
 
 def key(number: int) -> str:
@@ -36,6 +38,7 @@ def blob(number: int, source: str, made_with: Mapping[str, str], frames: int = 2
         "text": torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(number)).half(),
     }
     about = {
+        "format": FORMAT,
         "key": key(number),
         "caption": "A ball rolls.",
         "entity": "ball",

@@ -16,7 +16,7 @@ from training.metrics import TrainingProgress
 from training.objective import noise_schedule
 from training.order import normal
 from training.step import OptimizerSettings, Training
-from training.trainer import Trainer
+from training.trainer import Told, Trainer
 
 SOURCES = [f"source {number // 2}" for number in range(40)]
 """Of the 40 samples: two of each source video."""
@@ -82,6 +82,7 @@ def small_trainer(
     adapter: bool = True,
     rate: float = 1e-2,
     network: nn.Module | None = None,
+    told: Told | None = None,
 ) -> Trainer:
     """A trainer in this folder: of the adapter, or of everything."""
     network = network or SmallNetwork()
@@ -100,7 +101,7 @@ def small_trainer(
     )
     training = Training(network, trained, noise_schedule(), OptimizerSettings(learning_rate=rate))
     identity = {"loop.seed": loop.seed, "loop.steps": loop.steps, "optimizer.learning_rate": rate}
-    return Trainer(folder, training, SmallWeights(trained), course, loop, identity)
+    return Trainer(folder, training, SmallWeights(trained), course, loop, identity, told)
 
 
 def quiet(total: int) -> TrainingProgress:

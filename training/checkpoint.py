@@ -1,13 +1,14 @@
 """Checkpoints of one run: whole or not there, and only for the run that wrote them.
 
 A folder `step-<number>` holds the weights, `optimizer.safetensors` and, written last before the
-folder gets its name, `state.json`.
+folder gets its name, `state.json`. All files of checkpoints are touched here and nowhere else.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,44 +41,58 @@ class Weights(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a run stood. step: optimizer steps done.
+    """Where a run stood. step: optimizer steps done; samples: trained on, so the next position.
 
     constants: numbers that must not move during a run. settings: dotted key -> value of all that
     its numbers depend on.
     """
 
     step: int
+    samples: int
     constants: Mapping[str, float]
     settings: Mapping[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints below one folder of the local disk; the last `keep` are kept."""
+    """The checkpoints below one folder of the local disk.
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    The last `keep` are kept, and those of which `forever` says so by their step.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int, forever: Callable[[int], bool] = lambda step: False
+    ) -> None:
         self.folder = folder
-        self._keep = keep
+        self._keep, self._forever = keep, forever
 
     def save(self, state: State, weights: Weights, optimizer: Mapping[str, Tensor]) -> Path:
         """Writes a new checkpoint, then removes the oldest. Raises InputError on a full disk."""
         done = self.folder / f"{_PREFIX}{state.step:08d}"
         unfinished = self.folder / f"{_UNFINISHED}{done.name}"
-        _remove(unfinished)
         try:
+            _remove(unfinished)
             unfinished.mkdir(parents=True)
             weights.save(unfinished)
+            tensors = {name: one.detach().cpu().contiguous() for name, one in optimizer.items()}
+            safetensors.torch.save_file(tensors, unfinished / _OPTIMIZER)
+            (unfinished / _STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
+            _to_disk(unfinished)
+            if done.exists():  # a run that was started again from an older one comes by once more
+                _remove(done)
+            unfinished.rename(done)
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{done}: cannot be written: {error}; the older one stays") from error
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}
-        storage.write(str(unfinished / _OPTIMIZER), safetensors.torch.save(tensors))
-        text = json.dumps(dataclasses.asdict(state), indent=1)
-        storage.write(str(unfinished / _STATE), text.encode())
-        if done.exists():  # a run that was started again from an older one comes by once more
-            _remove(done)
-        unfinished.rename(done)
-        for old in self._all()[: -self._keep]:
-            _remove(old)
+            shutil.rmtree(unfinished, ignore_errors=True)  # its bytes may be those that lack
+            raise InputError(
+                f"{done}: cannot be written: {error}; the older one stays: make room, and start "
+                "the same command again"
+            ) from error
+        self._remove_old()
         return done
+
+    def _remove_old(self) -> None:
+        for old in self._all()[: -self._keep]:
+            if not self._forever(int(old.name.removeprefix(_PREFIX))):
+                _remove(old)
 
     def latest(self) -> Path | None:
         """The last whole checkpoint; None when there is none."""
@@ -145,6 +160,16 @@ def flat(settings: Any, above: str = "") -> dict[str, Any]:
         inner = f"{above}.{field.name}" if above else field.name
         found.update(flat(getattr(settings, field.name), inner))
     return found
+
+
+def _to_disk(folder: Path) -> None:
+    """A power cut after this costs none of its files."""
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove(folder: Path) -> None:

@@ -12,14 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from model.bias import entity_mask
 from pipeline import storage
 from pipeline.errors import InputError
+from pipeline.latents_file import FORMAT, metadata
 from pipeline.shard_reader import ShardReader
 from pipeline.shards import INDEX
+from training.order import normal
 
 MEMBER = "safetensors"
 """A sample of latents has this one member."""
@@ -27,8 +30,8 @@ MEMBER = "safetensors"
 ENCODERS = ("codec", "text")
 """Of `Latents.made_with`: fingerprints, there in all latents."""
 
-_PICTURES = ("width", "height", "interval", "reference_version")
-"""Of `Latents.made_with`: sizes in pixels, frames between frames, and the rule of the reference."""
+_PICTURES = ("width", "height", "resize", "interval", "reference_version", "augment")
+"""Of `Latents.made_with`: sizes in pixels, frames between frames, and the rules of the pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,10 @@ class Latents:
     """One sample. video: (T, C, H, W), reference: (1, C, H, W), text: (L, D), all fp32.
 
     caption, entity: the prompt and the phrase in it that names the subject; entity_tokens: its
-    token numbers. made_with: ENCODERS, and of the pictures width and height in pixels, interval
-    and reference_version, as far as the latents say them; the same in a whole dataset.
+    token numbers. made_with: ENCODERS, and of the pictures width and height in pixels, interval and
+    the rules they were made by, as far as the latents say them; the same in a whole dataset.
+    std: of the posterior whose mean `video` is, None where it is 0. variants: (k, C, H, W) as
+    stored, other views of the reference, None where there are none.
     """
 
     key: str
@@ -49,6 +54,22 @@ class Latents:
     entity: str
     entity_tokens: tuple[int, ...]
     made_with: Mapping[str, str]
+    std: Tensor | None = None
+    variants: Tensor | None = None
+
+    def drawn(self, name: str) -> Tensor:
+        """(T, C, H, W) fp32: the latents of the posterior that belong to this name."""
+        if self.std is None:
+            return self.video
+        noise = torch.from_numpy(normal(f"posterior/{name}", self.std.shape))
+        return torch.addcmul(self.video, self.std, noise)
+
+    def view(self, chance: float) -> Tensor:
+        """(1, C, H, W) fp32: the reference or one of its variants. chance: in [0, 1), decides."""
+        if self.variants is None:
+            return self.reference
+        number = int(chance * (1 + len(self.variants)))
+        return self.variants[number - 1 : number].float() if number else self.reference
 
     def entity_mask(self) -> Tensor:
         """(L,) bool, True at the entity's tokens."""
@@ -116,14 +137,19 @@ class LatentDataset:
 def unpack(where: str, source_id: str, blob: bytes) -> Latents:
     """One sample from its safetensors blob. Raises InputError, which begins with `where`."""
     try:
-        tensors = safetensors.torch.load(blob)
         about = metadata(blob)
+        if about.get("format") != FORMAT:
+            raise InputError(
+                f"{where}: found latents of the format {about.get('format', 'before 3')}, wanted "
+                f"{FORMAT}; make them again: python -m jobs.latents"
+            )
+        parts = safetensors.torch.load(blob)
         return Latents(
             key=about["key"],
             source_id=source_id,
-            video=tensors["video"].float().transpose(0, 1).contiguous(),
-            reference=tensors["reference"].float().transpose(0, 1).contiguous(),
-            text=tensors["text"].float(),
+            video=_frames_first(parts["video"]),
+            reference=_frames_first(parts["reference"]),
+            text=parts["text"].float(),
             caption=about["caption"],
             entity=about["entity"],
             entity_tokens=tuple(json.loads(about["entity_tokens"])),
@@ -131,12 +157,13 @@ def unpack(where: str, source_id: str, blob: bytes) -> Latents:
                 **{what: about[what] for what in ENCODERS},
                 **{what: about[what] for what in _PICTURES if what in about},
             },
+            std=_frames_first(parts["video_std"]) if "video_std" in parts else None,
+            variants=parts["variants"].transpose(0, 1) if "variants" in parts else None,
         )
     except (SafetensorError, struct.error, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{where}: damaged latents: {error}; make the latents again") from error
 
 
-def metadata(blob: bytes) -> Mapping[str, str]:
-    """The words in the header of a safetensors file."""
-    (size,) = struct.unpack("<Q", blob[:8])
-    return json.loads(blob[8 : 8 + size]).get("__metadata__", {})
+def _frames_first(stored: Tensor) -> Tensor:
+    """(C, T, H, W) as stored to (T, C, H, W) fp32."""
+    return stored.transpose(0, 1).contiguous().float()

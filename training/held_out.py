@@ -17,6 +17,7 @@ from torch import Tensor
 from model.bias import NUM_TRAIN_TIMESTEPS
 from pipeline.errors import InputError
 from training.dataset import Latents
+from training.measured import NONE, RIGHT, SHUFFLED, Measured
 from training.order import normal, shuffled, uniform
 from training.step import Example
 
@@ -83,7 +84,9 @@ def paired(
 class HeldOut:
     """The held-out samples that are measured, each with another subject's reference.
 
-    with_entity: whether the network is told whose tokens name the subject.
+    with_entity: whether the network is told whose tokens name the subject, as in training. watched:
+    whether it is told with the right reference in any case, which changes no loss: every backend
+    then knows the weight on it.
     """
 
     samples: Sequence[Latents]
@@ -91,41 +94,59 @@ class HeldOut:
     settings: HeldOutSettings
     seed: int
     with_entity: bool = False
+    watched: bool = False
 
     @torch.no_grad()
     def measure(
-        self, losses: Callable[[Sequence[Example]], Tensor], batch: int, with_reference: bool
-    ) -> dict[str, float]:
-        """Mean v-loss by reference: `right`, `shuffled`, `none`; `none` alone without references.
+        self,
+        losses: Callable[[Sequence[Example]], Tensor],
+        batch: int,
+        with_reference: bool,
+        weight: Callable[[], float | None] = lambda: None,
+    ) -> Measured:
+        """The v-loss of every draw by reference: RIGHT, SHUFFLED, NONE; NONE alone without any.
 
-        losses: of a batch of examples, one each.
+        losses: of a batch of examples, one each. weight: that of the last batch on its references.
         """
-        kinds = ("right", "shuffled", "none") if with_reference else ("none",)
-        return {kind: self._mean(losses, batch, kind) for kind in kinds}
+        kinds = (RIGHT, SHUFFLED, NONE) if with_reference else (NONE,)
+        found: dict[str, list[float]] = {kind: [] for kind in kinds}
+        weights: list[float] = []
+        draws = [(d, n) for d in range(self.settings.draws) for n in range(len(self.samples))]
+        for kind in kinds:
+            for at in range(0, len(draws), batch):
+                examples = [self.example(n, d, kind) for d, n in draws[at : at + batch]]
+                found[kind] += losses(examples).tolist()
+                told = weight()
+                if kind == RIGHT and told is not None:
+                    weights += [told] * len(examples)
+        return Measured(
+            [self.samples[number].source_id for _, number in draws],
+            [self._timestep(number, draw) for draw, number in draws],
+            found,
+            sum(weights) / len(weights) if weights else None,
+        )
 
-    def _mean(self, losses: Callable[[Sequence[Example]], Tensor], batch: int, kind: str) -> float:
-        examples = [
-            self._example(number, draw, kind)
-            for draw in range(self.settings.draws)
-            for number in range(len(self.samples))
-        ]
-        batches = (examples[at : at + batch] for at in range(0, len(examples), batch))
-        return float(torch.cat([losses(one).double().cpu() for one in batches]).mean())
-
-    def _example(self, number: int, draw: int, kind: str) -> Example:
+    def example(self, number: int, draw: int, kind: str) -> Example:
+        """One draw of a sample with this kind of reference: nothing else differs between kinds."""
         sample = self.samples[number]
-        name = f"held out/{self.seed}/{draw}/{sample.key}"
-        within = (draw + uniform(f"timestep/{name}")) / self.settings.draws
-        references = {"right": sample.reference, "shuffled": self.others[number], "none": None}
+        references = {RIGHT: sample.reference, SHUFFLED: self.others[number], NONE: None}
+        named = (self.with_entity and kind != NONE) or (self.watched and kind == RIGHT)
         return Example(
             key=sample.key,
             latents=sample.video,
-            noise=torch.from_numpy(normal(f"noise/{name}", sample.video.shape)),
-            timestep=int(within * NUM_TRAIN_TIMESTEPS),
+            noise=torch.from_numpy(normal(f"noise/{self._name(number, draw)}", sample.video.shape)),
+            timestep=self._timestep(number, draw),
             text=sample.text,
             reference=references[kind],
-            entity=sample.entity_mask() if self.with_entity and kind != "none" else None,
+            entity=sample.entity_mask() if named else None,
         )
+
+    def _timestep(self, number: int, draw: int) -> int:
+        within = (draw + uniform(f"timestep/{self._name(number, draw)}")) / self.settings.draws
+        return int(within * NUM_TRAIN_TIMESTEPS)
+
+    def _name(self, number: int, draw: int) -> str:
+        return f"held out/{self.seed}/{draw}/{self.samples[number].key}"
 
 
 def hold_out(
@@ -135,6 +156,7 @@ def hold_out(
     read: Callable[[int], Latents],
     settings: HeldOutSettings,
     with_entity: bool = False,
+    watched: bool = False,
 ) -> HeldOut:
     """Reads what is measured, once. numbers: of the samples held out. Raises InputError."""
     if settings.samples < 2 or settings.draws < 1 or settings.every < 1:
@@ -148,4 +170,4 @@ def hold_out(
         number: sample.reference for (number, _), sample in zip(pairs, samples, strict=True)
     }
     others = [references[other] for _, other in pairs]
-    return HeldOut(samples, others, settings, seed, with_entity)
+    return HeldOut(samples, others, settings, seed, with_entity, watched)

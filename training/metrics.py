@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+import numpy as np
 
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.progress import Progress
+from training.track import Tracker
 
 FILE = "metrics.jsonl"
+ANEW = (
+    "samples_per_s",
+    "tokens_per_s",
+    "peak_share",
+    "memory_resident_gib",
+    "memory_allocated_gib",
+    "memory_reserved_gib",
+)
+"""What is another number each time that the same step is done."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -22,17 +34,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class Metrics:
-    """A line per optimizer step: step, loss, lr, grad_norm, samples_per_s; and, where measured,
-    held_out_right, held_out_shuffled, held_out_none. Step 0 has the held-out losses alone.
+    """A line per optimizer step: step, loss, lr, grad_norm, reference_weight, samples_per_s,
+    tokens_per_s, peak_share and memory as far as they are known; and, where measured, what
+    `Measured.numbers` says, as held_out_*. Step 0 has the held-out losses alone.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        open_trackers: Callable[[int], Sequence[Tracker]] = lambda step: (),
+    ) -> None:
+        """open_trackers: of a run that goes on from this step."""
         self.path = folder / FILE
+        self._open_trackers = open_trackers
+        self._trackers: Sequence[Tracker] = ()
 
     def rewind(self, step: int) -> None:
-        """Forgets what came after a step: the run does it again from there."""
+        """Forgets what came after a step: the run does it again from there. -1 forgets all."""
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         storage.write(str(self.path), "".join(map(_line, kept)).encode())
+        self.close()
+        self._trackers = self._open_trackers(step)
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Adds a line. Raises InputError when the disk is full."""
@@ -44,6 +66,20 @@ class Metrics:
                 f"{self.path}: cannot be written: {error.strerror}; make room, and start the same "
                 "command again"
             ) from error
+        numbers = {name: value for name, value in values.items() if name != "step"}
+        for tracker in self._trackers:
+            tracker.write(values["step"], numbers)
+
+    def show(self, step: int, name: str, picture: np.ndarray) -> None:
+        """A (H, W, 3) uint8 RGB picture, for those that show pictures."""
+        for tracker in self._trackers:
+            tracker.show(step, name, picture)
+
+    def close(self) -> None:
+        """All is written when this returns."""
+        for tracker in self._trackers:
+            tracker.close()
+        self._trackers = ()
 
 
 class TrainingProgress(Progress):

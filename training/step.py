@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from training.objective import NoiseSchedule, v_losses
+from training.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,10 @@ class Optimizer:
 
 
 class Training:
-    """A network and its optimizer.
+    """A network and its optimizer, in one of the workers of a world.
 
-    trained: the parameters that are updated, by name; all others stay as they are.
+    trained: the parameters that are updated, by name; all others stay as they are, and are nobody
+    else's business: the workers exchange the gradients of these alone.
     """
 
     def __init__(
@@ -143,15 +145,16 @@ class Training:
         trained: Mapping[str, nn.Parameter],
         schedule: NoiseSchedule,
         settings: OptimizerSettings,
+        world: World = World(),
     ) -> None:
-        self.network = network
+        self.network, self.world = network, world
         self.optimizer = Optimizer(trained, settings)
         self._schedule = schedule
-        self._device = next(iter(trained.values())).device
+        self.device = next(iter(trained.values())).device
 
     def losses(self, examples: Sequence[Example]) -> Tensor:
         """(B,) v-losses; the noise is added in fp32, the network computes in what it likes."""
-        device = self._device
+        device = self.device
         latents = torch.stack([example.latents for example in examples]).to(device)
         noise = torch.stack([example.noise for example in examples]).to(device)
         timesteps = torch.tensor([example.timestep for example in examples], device=device)
@@ -164,22 +167,41 @@ class Training:
         said = self.network(noisy, timesteps, text, reference, **entity)
         return v_losses(said, self._schedule.velocity(latents, noise, timesteps))
 
-    def step(self, number: int, batches: Sequence[Sequence[Example]]) -> tuple[float, float]:
-        """Loss and gradient norm of one update, counted from 0, from one or more batches.
+    def shared_losses(self, examples: Sequence[Example], batch: int) -> Tensor:
+        """(B,) losses in fp64, on the CPU, of examples that every worker has.
 
-        Every sample weighs the same, however they are cut into batches. Raises DivergedError,
-        before the weights are touched, when the loss or the gradient is not finite.
+        Each computes `batch` of them, so B is at most batch * workers.
+        """
+        losses = torch.zeros(len(examples), dtype=torch.float64)
+        mine = slice(self.world.rank * batch, (self.world.rank + 1) * batch)
+        if examples[mine]:
+            losses[mine] = self.losses(examples[mine]).double().cpu()
+        else:
+            self.losses(examples[-1:])  # where the base is sharded all have to go along
+        self.world.add([losses])
+        return losses
+
+    def step(self, number: int, batches: Sequence[Sequence[Example]]) -> tuple[float, float]:
+        """Loss and gradient norm of one update, counted from 0, over all workers.
+
+        batches: this worker's, one or more; every worker has as many samples. Every sample weighs
+        the same, however they are cut into batches. Raises DivergedError, before the weights are
+        touched, when the loss or the gradient is not finite.
         """
         keys = [example.key for batch in batches for example in batch]
         total = 0.0
         for batch in batches:
-            share = self.losses(batch).sum() / len(keys)
+            share = self.losses(batch).sum() / (len(keys) * self.world.size)
             share.backward()
             total += float(share.detach())
+        gradients = (parameter.grad for parameter in self.optimizer.parameters.values())
+        self.world.add(gradient for gradient in gradients if gradient is not None)
+        total = self.world.total(total)
         norm = self.optimizer.update(number)
         if not (math.isfinite(total) and math.isfinite(norm)):
+            everyone = ", ".join(self.world.gather(", ".join(keys)))
             raise DivergedError(
                 f"step {number + 1}: found the loss {total} and a gradient of norm {norm} on the "
-                f"samples {', '.join(keys)}; lower optimizer.learning_rate, or look at them"
+                f"samples {everyone}; lower optimizer.learning_rate, or look at them"
             )
         return total, norm

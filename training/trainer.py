@@ -1,20 +1,28 @@
-"""The loop: from latents to trained weights, to be stopped at any step and started again."""
+"""The loop: from latents to trained weights, to be stopped at any step and started again.
+
+Every worker of a world runs it, and all do the same step at the same time.
+"""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import InputError
+from training.ahead import read_ahead
 from training.checkpoint import FOLDER, Checkpoints, State, Weights, restore
 from training.course import FREE, Course, LoopSettings
+from training.measured import NONE
 from training.metrics import Metrics, TrainingProgress
+from training.speed import Work, memory
 from training.step import DivergedError, Example, Training
+from training.track import Tracker
 
 _AHEAD = 2
 """Optimizer steps whose samples are read before they are wanted."""
@@ -24,15 +32,31 @@ _MOVED = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """step: optimizer steps done; done: all that were asked for; checkpoint: the last one."""
+    """step: optimizer steps done; done: all that were asked for; checkpoint: the last one.
+
+    stopped_by: the number of the signal that some worker heard, 0 for none.
+    """
 
     step: int
     done: bool
     checkpoint: Path | None
+    stopped_by: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What else a run tells of itself. open_trackers: of a run that goes on from this step.
+
+    reference_weight: of the network's last batch, None where it does not know.
+    """
+
+    work: Work = Work()
+    reference_weight: Callable[[], float | None] = lambda: None
+    open_trackers: Callable[[int], Sequence[Tracker]] = lambda step: ()
 
 
 class Trainer:
-    """Trains in one folder: `metrics.jsonl` and `checkpoints/`."""
+    """Trains in one folder, which all workers see: `metrics.jsonl` and `checkpoints/`."""
 
     def __init__(
         self,
@@ -42,41 +66,64 @@ class Trainer:
         course: Course,
         settings: LoopSettings,
         identity: Mapping[str, Any],
+        told: Told | None = None,
+        parity: Callable[[bool], None] = lambda resumed: None,
     ) -> None:
         """weights: what is stored of the network. identity: all settings that the numbers depend
-        on, and what was trained from and on: a checkpoint of another one is refused.
+        on, and what was trained from and on: a checkpoint of another one is refused. parity: done
+        before the first step, told whether the run goes on from a checkpoint; an InputError of it
+        stops the run. Raises InputError when the workers cannot share a step.
         """
+        self._told, self._parity = told or Told(), parity
         self._training, self._weights, self._course = training, weights, course
-        self._settings = settings
+        self._settings, self._world = settings, training.world
+        self._share = settings.share(self._world.size)
         self._identity = {key: value for key, value in identity.items() if key not in FREE}
-        self._checkpoints = Checkpoints(folder / FOLDER, settings.keep)
-        self._metrics = Metrics(folder)
+        self._checkpoints = Checkpoints(folder / FOLDER, settings.keep, settings.keeps)
+        self._metrics = Metrics(folder, self._told.open_trackers)
         self._constants: dict[str, float] = {}
 
-    def run(self, stop: Callable[[], bool], progress: Callable[[int], TrainingProgress]) -> Report:
-        """Goes on from the last checkpoint until all steps are done, or `stop` says so.
+    def run(self, stop: Callable[[], int], progress: Callable[[int], TrainingProgress]) -> Report:
+        """Goes on from the last checkpoint until all steps are done, or `stop` says so at one
+        worker, with the number of a signal.
 
         progress: made with the number of steps left. Raises InputError when the checkpoint is
         another run's, DivergedError when the loss is not finite any more.
         """
-        first = self._resume()
-        last = max(first, self._settings.steps)
-        if first == 0:
-            self._metrics.write({"step": 0, **self._held_out()})
-        step = saved = first
-        with progress(last - first) as shown, closing(self._examples(first, last)) as examples:
-            for batches in examples:
-                if stop():
+        with closing(self._metrics):
+            return self._run(stop, progress)
+
+    def _run(self, stop: Callable[[], int], progress: Callable[[int], TrainingProgress]) -> Report:
+        resumed = self._resume()
+        with self._world.together():
+            self._parity(resumed.step > 0)
+        step = saved = resumed.step
+        last = max(step, self._settings.steps)
+        if step == 0:
+            self._write({"step": 0, **self._held_out()})
+        stopped_by = 0
+        samples = range(resumed.samples, self._position(resumed, last))
+        with progress(last - step) as shown, closing(self._examples(samples)) as examples:
+            while step < last:
+                with self._world.together():
+                    batches = next(examples)
+                stopped_by = self._world.highest(stop())
+                if stopped_by:
                     break
                 step += 1
                 loss = self._step(step, batches)
                 shown.show(loss)
-                if step % self._settings.checkpoint_every == 0:
-                    self._save(step)
+                if self._settings.saves(step):
+                    self._save(step, self._position(resumed, step))
                     saved = step
         if step != saved:
-            self._save(step)
-        return Report(step, step >= self._settings.steps, self._checkpoints.latest())
+            self._save(step, self._position(resumed, step))
+        done = step >= self._settings.steps
+        return Report(step, done, self._checkpoints.latest(), stopped_by)
+
+    def _position(self, resumed: State, step: int) -> int:
+        """Samples that the run has seen after so many steps."""
+        return resumed.samples + (step - resumed.step) * self._settings.global_batch
 
     def _step(self, step: int, batches: Sequence[Sequence[Example]]) -> float:
         began = time.monotonic()
@@ -87,58 +134,84 @@ class Trainer:
             "loss": loss,
             "lr": self._training.optimizer.rate(step - 1),
             "grad_norm": norm,
-            "samples_per_s": round(sum(map(len, batches)) / took, 3),
+            **self._told.work.speed(self._settings.global_batch, took, self._world.size),
+            **memory(self._training.device),
         }
+        weight = self._reference_weight()
+        if weight is not None:
+            values["reference_weight"] = weight
         if step % self._course.held_out.settings.every == 0 or step == self._settings.steps:
             values |= self._held_out()
-        self._metrics.write(values)
+        self._write(values)
         return loss
 
-    def _resume(self) -> int:
-        """Puts back the last checkpoint. Returns the optimizer steps done."""
+    def _resume(self) -> State:
+        """Puts back the last checkpoint. Returns where the run stands."""
         latest = self._checkpoints.latest()
-        step = 0
-        if latest is not None:
-            state = restore(latest, self._identity, self._weights, self._training.optimizer.restore)
-            step, self._constants = state.step, dict(state.constants)
-        self._metrics.rewind(step if latest else -1)
-        return step
+        state = State(0, 0, {}, {})
+        with self._world.together():
+            if latest is not None:
+                state = restore(
+                    latest, self._identity, self._weights, self._training.optimizer.restore
+                )
+        if not self._world.same(state.step):
+            raise InputError(
+                f"{self._checkpoints.folder}: the workers do not see the same checkpoints there; "
+                "wanted a folder that all machines share"
+            )
+        self._constants = dict(state.constants)
+        with self._world.together():
+            if self._world.leads:
+                self._metrics.rewind(state.step if latest else -1)
+        return state
 
-    def _save(self, step: int) -> None:
-        state = State(step, self._constants, self._identity)
-        self._checkpoints.save(state, self._weights, self._training.optimizer.state())
+    def _save(self, step: int, samples: int) -> None:
+        with self._world.together():
+            if self._world.leads:
+                state = State(step, samples, self._constants, self._identity)
+                self._checkpoints.save(state, self._weights, self._training.optimizer.state())
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        with self._world.together():
+            if self._world.leads:
+                self._metrics.write(values)
 
     def _held_out(self) -> dict[str, float]:
-        course = self._course
-        means = course.held_out.measure(
-            self._training.losses, self._settings.batch, course.with_reference
+        course, batch = self._course, self._settings.batch
+        measured = course.held_out.measure(
+            lambda examples: self._training.shared_losses(examples, batch),
+            batch * self._world.size,
+            course.with_reference,
+            self._reference_weight,
         )
         if course.with_reference:
-            without = self._constants.setdefault("held_out_none", means["none"])
-            if not abs(means["none"] - without) <= _MOVED * without:
+            now = measured.mean(NONE)
+            without = self._constants.setdefault("held_out_none", now)
+            if not abs(now - without) <= _MOVED * without:
                 raise DivergedError(
-                    f"the loss without a reference was {without} and is {means['none']}: it does "
-                    "not depend on the adapter, so the base has changed; start a new run"
+                    f"the loss without a reference was {without} and is {now}: it does not depend "
+                    "on the adapter, so the base has changed; start a new run"
                 )
-        return {f"held_out_{kind}": value for kind, value in means.items()}
+        return {f"held_out_{name}": value for name, value in measured.numbers().items()}
 
-    def _examples(self, first: int, last: int) -> Generator[list[list[Example]]]:
-        """The batches of each optimizer step from `first` to `last`, read ahead by threads."""
-        settings, per_step = self._settings, self._settings.batch * self._settings.accumulate
-        waiting: deque[Future[Example]] = deque()
-        upcoming = iter(range(first * per_step, last * per_step))
-        with ThreadPoolExecutor(settings.readers) as pool:
-            try:
-                for _ in range(first, last):
-                    while len(waiting) < (1 + _AHEAD) * per_step:
-                        position = next(upcoming, None)
-                        if position is None:
-                            break
-                        waiting.append(pool.submit(self._course.example, settings, position))
-                    examples = [waiting.popleft().result() for _ in range(per_step)]
-                    yield [
-                        examples[at : at + settings.batch]
-                        for at in range(0, per_step, settings.batch)
-                    ]
-            finally:
-                pool.shutdown(cancel_futures=True)
+    def _reference_weight(self) -> float | None:
+        """Of the last batches of all workers: they all know it, or none does."""
+        weight = self._told.reference_weight()
+        return None if weight is None else self._world.total(weight) / self._world.size
+
+    def _examples(self, positions: range) -> Generator[list[list[Example]]]:
+        """One worker's batches of each optimizer step at these positions, read ahead by threads.
+
+        Worker r has the r-th part of each step, so that what is drawn at a position is the same
+        in every world.
+        """
+        settings, share = self._settings, self._share
+        steps = range(
+            positions.start + self._world.rank * share, positions.stop, settings.global_batch
+        )
+        read = partial(self._course.example, settings)
+        mine = (first + at for first in steps for at in range(share))
+        most = (1 + _AHEAD) * share
+        with closing(read_ahead(read, mine, settings.readers, most)) as ahead:
+            for _ in steps:
+                yield [list(islice(ahead, settings.batch)) for _ in range(0, share, settings.batch)]

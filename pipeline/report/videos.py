@@ -29,11 +29,12 @@ class Shot:
 def training_section(name: str, lines: Iterable[Mapping[str, float]]) -> str:
     """The losses of one training, "" when it has none.
 
-    lines: of its metrics: step, loss, held_out_right, held_out_shuffled, held_out_none.
+    lines: of its metrics: step, loss, held_out_right, held_out_shuffled, held_out_none, and the
+    ends of the interval of shuffled - right, held_out_gap_low and held_out_gap_high.
     """
     rows = list(lines)
     right, shuffled, none, loss = (
-        [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+        _points(rows, key)
         for key in ("held_out_right", "held_out_shuffled", "held_out_none", "loss")
     )
     curves = [
@@ -44,9 +45,13 @@ def training_section(name: str, lines: Iterable[Mapping[str, float]]) -> str:
     if not right:  # else the loss on samples of all timesteps would flatten the three
         curves.append(Curve("trained on", smoothed(loss), 3))
     gaps = [(step, other - own) for (step, own), (_, other) in zip(right, shuffled, strict=False)]
+    ends = [
+        Curve(f"95 % interval, {end}", _points(rows, f"held_out_gap_{end}"), 3)
+        for end in ("low", "high")
+    ]
     pictures = [
         chart(curves, "step"),
-        chart([Curve("shuffled - right", gaps, 1)], "step", in_sight=(0.0,)),
+        chart([Curve("shuffled - right", gaps, 1), *ends], "step", in_sight=(0.0,)),
     ]
     if not any(pictures):
         return ""
@@ -57,10 +62,16 @@ def training_section(name: str, lines: Iterable[Mapping[str, float]]) -> str:
     ]
     if pictures[1]:
         words += [
-            "<p>What another subject's reference costs on them: above 0, the reference helps.</p>",
+            "<p>What another subject's reference costs on them: above 0, the reference helps; over "
+            "subjects, with its 95 % interval.</p>",
             pictures[1],
         ]
     return f"<h2>Training <small>{escaped(name)}</small></h2>" + "\n".join(words)
+
+
+def _points(rows: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
+    """(step, value) where it was measured."""
+    return [(row["step"], row[key]) for row in rows if row.get(key) is not None]
 
 
 def videos_section(shots: Iterable[Shot]) -> str:

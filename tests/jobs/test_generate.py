@@ -31,9 +31,11 @@ from pipeline.reference import VERSION
 from pipeline.report.videos import scores_section
 from pipeline.sample_tar import pack
 from pipeline.video import VideoSettings
-from stages.latents import Latents, LatentsSettings
+from stages.encoders import LatentsSettings
+from stages.latents import Latents
+from stages.networks.placement import Placement
 
-SETTINGS = LatentsSettings("dct", "tiny", 96, 64, max_tokens=16, weights="f32")
+SETTINGS = LatentsSettings("dct", "tiny", 96, 64, max_tokens=16, placement=Placement())
 LATENTS = """
 [latents]
 codec = "dct"
@@ -41,7 +43,8 @@ text = "tiny"
 width = 96
 height = 64
 max_tokens = 16
-weights = "f32"
+[latents.placement]
+dtype = "f32"
 """
 TRAIN = """
 name = "{name}"
@@ -51,8 +54,8 @@ threads = 1
 {adapter}
 [loop]
 steps = {steps}
+global_batch = 2
 batch = 2
-accumulate = 1
 [held_out]
 share = 0.5
 samples = 4

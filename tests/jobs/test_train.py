@@ -36,8 +36,8 @@ threads = 1
 learning_rate = {rate}
 [loop]
 steps = {steps}
+global_batch = 2
 batch = 2
-accumulate = 1
 checkpoint_every = 3
 [held_out]
 share = 0.3
@@ -121,6 +121,23 @@ def test_an_adapter_changes_only_itself_and_learns(folder: Path):
     base_end = read_metrics(folder / "base" / "metrics.jsonl")[-1]["held_out_none"]
     assert none == {base_end}
     assert lines[0]["held_out_right"] != lines[-1]["held_out_right"]
+    assert 0 < lines[-1]["held_out_weight"] < 1
+    assert "reference_weight" not in lines[-1]  # which this backend would have to compute
+
+
+def test_ten_checks_come_before_the_first_step_and_one_that_fails_is_the_end(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    _run(_run_file(folder, "checked", steps=1))
+    assert capsys.readouterr().out.count(" ok: ") == 10
+    _run(_run_file(folder, "checked", steps=2))
+    assert capsys.readouterr().out.count(" ok: ") == 4
+    file = _run_file(folder, "unchecked", f"snr_shift = 3.0\n{ADAPTER}")
+    with pytest.raises(InputError, match="the parity gate failed at noise, loss: nothing was"):
+        _run(file)
+    said = capsys.readouterr().out
+    assert "noise     FAILED: alpha-bar at snr_shift 3, with diffusers' at 1 of the base's" in said
+    assert not (folder / "unchecked" / "checkpoints").exists()
 
 
 def test_an_adapter_says_what_it_was_trained_with(folder: Path):
@@ -142,6 +159,8 @@ def test_the_baseline_and_an_adapter_with_regions_learn_too(folder: Path, more: 
     base_end = read_metrics(folder / "base" / "metrics.jsonl")[-1]["held_out_none"]
     assert {line["held_out_none"] for line in lines if "held_out_none" in line} == {base_end}
     assert lines[0]["held_out_right"] != lines[-1]["held_out_right"]
+    with_weight = {"held_out_weight", "reference_weight"} & lines[-1].keys()
+    assert len(with_weight) == (0 if name == "extra" else 2)  # regions need it at every step
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from small_transformer import (
 from torch import Tensor
 
 from model.adapter_file import load_adapter, read_header, save_adapter
+from model.compute import ComputeSettings, prepare
 from model.config import COGVIDEOX_5B, AdapterConfig, EraeConfig, SamplingConfig
 from model.errors import ModelError
 from model.extra_frame import ExtraFrame, open_model
@@ -113,7 +114,7 @@ def test_the_gradient_reaches_all_of_the_adapter_and_nothing_else(checkpointed: 
     model = model_of()
     calls = calls_of_first_keys(model)
     if checkpointed:
-        model.transformer.enable_gradient_checkpointing()
+        prepare(model, ComputeSettings(checkpoint=1.0))
     found, wanted = gradients(model), gradients(model_of())
     assert len(calls) == (3 if checkpointed else 2)
     assert set(found) == set(model.adapter_parameters()) == set(model.optimised_parameters())

@@ -8,6 +8,7 @@ import torch
 from slow_transformer import slow_sample
 from small_transformer import ADAPTER, FRAMES, PATCHES, Batch, calls_of_first_keys, model_of
 
+from model.compute import ComputeSettings, prepare
 from model.config import AdapterConfig, EraeConfig, SamplingConfig
 from model.errors import ModelError
 from model.sampling import Conditions, Step, sample
@@ -85,7 +86,7 @@ def test_checkpointing_computes_a_block_again_and_changes_no_gradient() -> None:
         return torch.autograd.grad(loss, list(model.optimised_parameters().values()))
 
     wanted, without = gradients(), len(calls)
-    model.transformer.enable_gradient_checkpointing()
+    prepare(model, ComputeSettings(checkpoint=1.0))
     assert all(torch.equal(a, b) for a, b in zip(gradients(), wanted, strict=True))
     assert (without, len(calls) - without) == (2, 4)
 

@@ -8,7 +8,7 @@ import torch
 from small_transformer import ADAPTER, SMALL, Batch, base_of, calls_of_first_keys, model_of
 from torch import Tensor, nn
 
-from model import transformer
+from model.compute import ComputeSettings, prepare
 from model.config import AdapterConfig, EraeConfig, TabConfig
 from model.errors import ModelError
 from model.transformer import CustomVideoX
@@ -53,7 +53,7 @@ def test_checkpointing_computes_a_block_again_and_changes_no_gradient(backend: A
     calls = calls_of_first_keys(model)
     wanted = gradients(model, batch)
     without = len(calls)
-    model.transformer.enable_gradient_checkpointing()
+    prepare(model, ComputeSettings(checkpoint=1.0))
     assert all(torch.equal(a, b) for a, b in zip(gradients(model, batch), wanted, strict=True))
     assert (without, len(calls) - without) == (2, 4)  # main and reference, then both once more
 
@@ -71,21 +71,12 @@ def test_on_a_gpu_a_checkpointed_merged_model_is_as_near_to_fp32_as_a_dense_one(
     def error(backend: Any) -> float:
         model = model_of(replace(ADAPTER, backend=backend), wide).cuda()
         nn.Module.to(model.transformer, torch.bfloat16)
-        model.transformer.enable_gradient_checkpointing()
+        prepare(model, ComputeSettings(checkpoint=1.0))
         both = zip(gradients(model, on_gpu), wanted, strict=True)
         return max(((a.cpu() - b).norm() / b.norm()).item() for a, b in both)
 
     assert error("merged") < 1.5 * error("dense")
     assert error("dense") < 0.1
-
-
-def test_a_block_compiles_without_graph_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Merged, whose backward is our own; the last block is another graph than those before it."""
-    model = model_of(replace(ADAPTER, backend="merged"), replace(SMALL, num_layers=2))
-    wanted = gradients(model, Batch())
-    compiled = torch.compile(transformer.both_streams, fullgraph=True, backend="aot_eager")
-    monkeypatch.setattr(transformer, "both_streams", compiled)
-    assert all(torch.equal(a, b) for a, b in zip(gradients(model, Batch()), wanted, strict=True))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -76,6 +76,10 @@ def test_a_training_shows_its_three_losses_and_the_gap() -> None:
     for name in ("right reference", "shuffled", "no reference", "shuffled - right"):
         assert name in section
     assert len(lines(section)) == 4
+    ends = {"held_out_gap_low": 0.05, "held_out_gap_high": 0.15}
+    with_ends = training_section("train", [row | ends if row["step"] != 1 else row for row in rows])
+    assert "95 % interval, low" in with_ends
+    assert len(lines(with_ends)) == 6
     base = training_section("base", [{"step": 1, "loss": 1.1}, {"step": 2, "loss": 1.0}])
     assert "trained on" in base
     assert training_section("empty", []) == ""

@@ -175,7 +175,7 @@ def test_only_the_columns_asked_for_are_read(url: str) -> None:
         {"clip_id": "b", "code": "partial", "hue": None},
         {"clip_id": "c", "code": None, "hue": 3.0},
     ]
-    assert [part.num_rows for part in ledger.parts("colour", ["word"])] == [2, 2]
+    assert [part.num_rows for part in ledger.parts("colour", ["word"])] == [2, 1]
     with pytest.raises(KeyError, match=r"no columns.*shade"):
         ledger.facts("colour", ["shade"])
 
@@ -186,3 +186,50 @@ def test_the_facts_of_some_clips_are_those_of_the_whole(url: str) -> None:
         ledger.append({"colour": [(clip, colour(hue)) for clip in ("a", "b", "c")]})
     some = ledger.facts_of("colour", pa.chunked_array([["c", "z", "a"]]))
     assert some.equals(ledger.facts("colour").take([0, 2]))
+
+
+def hues(ledger: Ledger) -> dict[str, float | str | None]:
+    """What counts of every clip: its hue, or the code of its failure."""
+    rows = ledger.facts("colour").to_pylist()
+    return {row["clip_id"]: row["code"] or row["hue"] for row in rows}
+
+
+def test_a_clip_that_is_to_be_measured_again_is_not_known_until_it_is(url: str) -> None:
+    ledger, other = Ledger(url, [Colour()]), Ledger(url, [Colour()])
+    ledger.append({"colour": [("a", Failed("timeout", "")), ("b", colour(1.0))]})
+    ledger.append({"colour": [("a", colour(9.0)), ("c", Failed("crash", ""))]})
+    ledger.measure_again("colour", ["a", "c"], "asked for")
+    assert hues(ledger) == hues(other) == {"b": 1.0}
+    assert [len(part) for part in ledger.parts("colour", ["hue"])] == [1, 0, 0]
+    ledger.append({"colour": [("a", colour(2.0))]})
+    other.append({"colour": [("a", colour(3.0)), ("c", Failed("crash", ""))]})
+    for each in (ledger, other):
+        assert hues(each) == {"b": 1.0, "a": 2.0, "c": "crash"}
+        some = each.facts_of("colour", pa.chunked_array([["c", "a"]]))
+        assert some.equals(each.facts("colour").filter([False, True, True]))
+    ledger.measure_again("colour", ["c"], "asked for once more")
+    assert hues(other) == {"b": 1.0, "a": 2.0}
+
+
+def test_a_slow_clock_writes_behind_what_it_has_seen(url: str) -> None:
+    ledger = Ledger(url, [Colour()])
+    ledger.append({"colour": [("a", Failed("timeout", ""))]})
+    first = storage.join(ledger.folder("colour"), parts(ledger)[0])
+    ahead = storage.join(ledger.folder("colour"), "part-29991231T235959.000000Z-00000000.parquet")
+    storage.write(ahead, storage.read(first))
+    storage.remove(first)
+    slow = Ledger(url, [Colour()])
+    slow.measure_again("colour", ["a"], "asked for")
+    assert hues(slow) == {}
+    slow.append({"colour": [("a", colour(1.0))]})
+    assert hues(Ledger(url, [Colour()])) == {"a": 1.0}
+
+
+def test_a_part_whose_bytes_have_rotted_is_noticed(url: str) -> None:
+    ledger = Ledger(url, [Colour()])
+    ledger.append({"colour": [(f"{n}", colour(n / 7)) for n in range(1000)]})
+    rotten = storage.join(ledger.folder("colour"), parts(ledger)[0])
+    content = bytearray(storage.read(rotten))
+    content[len(content) // 2] ^= 1
+    storage.write(rotten, bytes(content))
+    assert hues(Ledger(url, [Colour()])) == {}

@@ -23,11 +23,13 @@ from pipeline.clip import Clip, Failed, Measurement, clip_id
 from pipeline.errors import InputError
 from pipeline.sample_tar import pack, unpack
 from pipeline.video import VideoSettings
-from stages.latents import Latents, LatentsSettings, encode_pictures
+from stages.encoders import LatentsSettings, encode_pictures
+from stages.latents import Latents
+from stages.networks.placement import Placement
 
 CAPTION = "A red ball rolls over a floor, and the red ball stops."
 BUILT = {"interval": 5, "reference_version": 9}
-SETTINGS = LatentsSettings("dct", "tiny", 96, 64, max_tokens=24, weights="f32", dtype="f32")
+SETTINGS = LatentsSettings("dct", "tiny", 96, 64, 24, "f32", placement=Placement(batch=4))
 CLIP = Clip(clip_id("ball.mp4"), "ball.mp4", "/nowhere/ball.mp4", CAPTION, "source")
 
 

@@ -61,9 +61,9 @@ def test_the_three_losses_differ_by_the_reference_alone():
         kind += examples
         return torch.tensor([float(one.timestep) for one in examples])
 
-    means = held.measure(losses, batch=1000, with_reference=True)
+    measured = held.measure(losses, batch=1000, with_reference=True)
     right, shuffled, none = seen.values()
-    assert means["right"] == means["shuffled"] == means["none"]
+    assert measured.mean("right") == measured.mean("shuffled") == measured.mean("none")
     for a, b, c in zip(right, shuffled, none, strict=True):
         assert a.key == b.key == c.key
         assert torch.equal(a.noise, b.noise)

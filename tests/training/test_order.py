@@ -1,9 +1,13 @@
+import statistics
+
 import numpy as np
+import pytest
 
 from pipeline.chance import uniform
-from training.order import Place, draw, normal, place, shuffled
+from training.order import Place, ShuffleSettings, draw, epoch_order, normal, place, shuffled
 
 COUNT = 50
+LOCAL = ShuffleSettings(block=8, window=3)
 
 
 def test_every_epoch_has_each_sample_once_in_another_order():
@@ -12,9 +16,48 @@ def test_every_epoch_has_each_sample_once_in_another_order():
     assert epochs[0] != epochs[1] != epochs[2]
 
 
+@pytest.mark.parametrize("count", [1, 7, 8, 50, 1000])
+@pytest.mark.parametrize("shuffle", [LOCAL, ShuffleSettings(1, 1), ShuffleSettings(100, 5)])
+def test_every_epoch_has_each_sample_once_when_neighbours_stay_together(
+    count: int, shuffle: ShuffleSettings
+):
+    epochs = [epoch_order(7, epoch, count, shuffle).tolist() for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert count < 8 or epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_window_is_of_few_blocks_that_lie_anywhere():
+    order = epoch_order(0, 0, 9600, LOCAL)
+    windows = [sorted(order[at : at + 24].tolist()) for at in range(0, 9600, 24)]
+    starts = [[n for n in window if (n - 1) % 9600 not in window] for window in windows]
+    assert max(len(each) for each in starts) <= 3 + 1  # the ring's cut may part a block
+    spread = [max(each) - min(each) for each in starts]
+    assert np.median(spread) > 3000
+
+
+def test_blocks_have_other_members_in_another_epoch():
+    def parted(epoch: int) -> set[int]:
+        order = epoch_order(0, epoch, 9600, LOCAL).tolist()
+        windows = [set(order[at : at + 24]) for at in range(0, 9600, 24)]
+        return {n % 8 for window in windows for n in window if n + 1 not in window}
+
+    assert all(len(parted(epoch)) <= 2 for epoch in range(24))  # and at the ring's cut
+    assert len(set().union(*map(parted, range(24)))) == 8
+
+
+def test_a_window_reads_fewer_shards_than_a_full_shuffle():
+    def shards(shuffle: ShuffleSettings) -> float:
+        places = [place(0, at, 9600, shuffle).number // 100 for at in range(2400)]
+        return statistics.mean([len(set(places[at : at + 24])) for at in range(0, 2400, 24)])
+
+    assert shards(LOCAL) < 6
+    assert shards(ShuffleSettings()) > 18
+
+
 def test_a_position_says_the_same_whatever_was_asked_before():
-    backwards = [place(7, at, COUNT) for at in reversed(range(3 * COUNT))]
-    assert backwards[::-1] == [place(7, at, COUNT) for at in range(3 * COUNT)]
+    for shuffle in (ShuffleSettings(), LOCAL):
+        backwards = [place(7, at, COUNT, shuffle) for at in reversed(range(3 * COUNT))]
+        assert backwards[::-1] == [place(7, at, COUNT, shuffle) for at in range(3 * COUNT)]
 
 
 def test_another_seed_is_another_order():

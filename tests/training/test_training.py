@@ -16,7 +16,7 @@ from training.metrics import read_metrics
 from training.objective import noise_schedule
 from training.step import DivergedError, Example, OptimizerSettings, Training
 
-LOOP = LoopSettings(steps=6, batch=2, checkpoint_every=2, keep=2)
+LOOP = LoopSettings(steps=6, global_batch=4, batch=2, checkpoint_every=2, keep=2)
 
 
 def _never() -> bool:
@@ -32,7 +32,7 @@ def test_only_what_is_trained_changes(tmp_path: Path):
 
 
 def test_the_reference_comes_to_be_used(tmp_path: Path):
-    loop = LoopSettings(steps=150, batch=8, accumulate=1, checkpoint_every=1000, text_drop=0.0)
+    loop = LoopSettings(steps=150, global_batch=8, batch=8, checkpoint_every=1000, text_drop=0.0)
     network = SmallNetwork()
     small_trainer(tmp_path / "base", loop, adapter=False, network=network).run(_never, quiet)
     small_trainer(tmp_path / "adapter", loop, network=network).run(_never, quiet)
@@ -92,7 +92,7 @@ class _Sick(SmallNetwork):
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples(tmp_path: Path):
     network = _Sick()
-    trainer = small_trainer(tmp_path, replace(LOOP, accumulate=2, steps=20), network=network)
+    trainer = small_trainer(tmp_path, replace(LOOP, steps=20), network=network)
     with pytest.raises(DivergedError, match=r"step 4: found the loss nan .* samples sample \d+, "):
         trainer.run(_never, quiet)
     assert all(torch.isfinite(weight).all() for weight in network.parameters())

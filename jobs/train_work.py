@@ -1,0 +1,134 @@
+"""What every worker of a training does: opens what is trained, and runs the loop over it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.train_parity import gate
+from jobs.train_settings import TrainRun
+from jobs.train_subject import Subject, open_subject
+from pipeline import storage
+from pipeline.config import dump
+from pipeline.errors import InputError
+from training.checkpoint import flat
+from training.course import Course
+from training.dataset import ENCODERS, LatentDataset
+from training.held_out import hold_out, split
+from training.metrics import TrainingProgress
+from training.objective import noise_schedule
+from training.speed import Work
+from training.step import DivergedError, Training
+from training.track import check_trackers, open_trackers
+from training.trainer import Told, Trainer
+from training.world import World
+
+_ELSEWHERE = ("out", "name", "latents", "text", "base", "threads")
+"""Keys that say where things are: what they hold is in the identity of a run instead."""
+
+
+def folder_of(run: TrainRun) -> Path:
+    """Where a training lies. Raises InputError."""
+    folder = storage.local(storage.join(run.out, run.name))
+    if folder is None:
+        raise InputError(f"{run.out}: a training writes to a local folder; name one with --out")
+    return folder
+
+
+def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
+    """The exit code: 0 when all steps are done, 1 when the loss is not a number any more, 128 and
+    the number of the signal when one said so. stop: the number of a signal that this worker heard,
+    else 0. Raises InputError, ModelError: in every worker when in one.
+    """
+    folder = folder_of(run)
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    with world.together():
+        check_trackers(run.track)
+        dataset = LatentDataset(run.latents or storage.join(run.out, "latents"))
+        subject = open_subject(run, dataset, world.device)
+        trainer = _trainer(run, folder, subject, world)
+        if world.leads:
+            storage.write(str(folder / "config.toml"), dump(run).encode())
+            print(_said(run, folder, subject, world), flush=True)
+
+    def progress(left: int) -> TrainingProgress:
+        if world.leads:
+            return TrainingProgress(run.name, left, str(folder / "status.json"))
+        return TrainingProgress(run.name, left, None, stream=io.StringIO())
+
+    try:
+        report = trainer.run(stop, progress)
+    except DivergedError as error:
+        _say(world, f"error: {error}")
+        return 1
+    if not report.done:
+        _say(
+            world, f"{folder}: stopped after step {report.step}; the same command goes on from here"
+        )
+        return 128 + report.stopped_by
+    _say(
+        world,
+        f"{folder}: step {report.step} of {run.loop.steps} done; weights in {report.checkpoint}",
+    )
+    return 0
+
+
+def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Trainer:
+    dataset, model = subject.dataset, subject.model
+    numbers, aside = split(run.loop.seed, dataset.source_ids, run.held_out.share)
+    with_entity = run.adapter != "none" and run.adapter.erae.train
+    held = (aside, dataset.source_ids, dataset.__getitem__, run.held_out)
+    course = Course(
+        dataset,
+        numbers,
+        hold_out(run.loop.seed, *held, with_entity, watched=run.adapter != "none"),
+        subject.null_text,
+        with_reference=run.adapter != "none",
+        with_entity=with_entity,
+    )
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    training = Training(model, trained, noise_schedule(run.snr_shift), run.optimizer, world)
+    identity = _identity(run, subject)
+    told = Told(
+        Work(tokens=_tokens(run, subject)),
+        model.reference_weight,
+        partial(open_trackers, folder, run.track, run.name, identity),
+    )
+    parity = gate(run, subject, course, training, folder)
+    return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)
+
+
+def _tokens(run: TrainRun, subject: Subject) -> int:
+    """Of one sample: text, video, and the reference where there is one."""
+    sample, patch = subject.dataset[0], subject.model.transformer.config["patch_size"]
+    pictures = len(sample.video) + (run.adapter != "none") * len(sample.reference)
+    return len(sample.text) + pictures * sample.video[0, 0].numel() // patch**2
+
+
+def _identity(run: TrainRun, subject: Subject) -> dict[str, Any]:
+    """All that the numbers of this training depend on, by dotted key."""
+    settings = {key: value for key, value in flat(run).items() if key not in _ELSEWHERE}
+    dataset = subject.dataset  # its id stands for all that its latents were made with
+    encoders = {f"latents.{what}": dataset.made_with[what] for what in ENCODERS}
+    return {**settings, **encoders, "dataset": dataset.dataset_id, "base": subject.base}
+
+
+def _said(run: TrainRun, folder: Path, subject: Subject, world: World) -> str:
+    what = "all weights" if run.adapter == "none" else f"an adapter of rank {run.adapter.rank}"
+    weights = sum(p.numel() for p in subject.model.parameters() if p.requires_grad)
+    who = f", {world.size} workers" if world.size > 1 else ""
+    return (
+        f"{folder}: trains {what} ({weights:,}) on {len(subject.dataset)} samples of dataset "
+        f"{subject.dataset.dataset_id[:12]}, {run.loop.global_batch} a step{who}"
+    )
+
+
+def _say(world: World, line: str) -> None:
+    if world.leads:
+        print(line, flush=True)

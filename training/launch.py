@@ -1,0 +1,62 @@
+"""How the workers of a training meet: nobody launched it, or torchrun did.
+
+Ray Train's workers have met already when they get here (training/ray_launch.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from pipeline.errors import InputError
+from training.world import World
+
+PATIENCE = timedelta(minutes=30)
+"""How long workers wait for one that writes a checkpoint, or never comes (ours)."""
+
+
+@contextmanager
+def join() -> Iterator[World]:
+    """The world of which the environment speaks, as torchrun writes it; else this process alone.
+
+    Raises InputError when the others cannot be met.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(device=_device(0))
+        return
+    device = _device(int(os.environ.get("LOCAL_RANK", "0")))
+    place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    try:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (dist.DistError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise InputError(
+            f"MASTER_ADDR:MASTER_PORT {place}: {size} workers cannot meet there: {why}; "
+            "end what holds the port, or set MASTER_PORT to a free one (torchrun --standalone "
+            "finds one)"
+        ) from error
+    try:
+        yield World(dist.get_rank(), size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(local_rank: int) -> torch.device:
+    """The GPU of a worker, by its number on this machine; the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"found {torch.cuda.device_count()} GPUs for worker {local_rank + 1} of this machine, "
+            "wanted one for each; start fewer workers"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
