@@ -11,6 +11,7 @@ from training.course import LoopSettings
 from training.held_out import HeldOutSettings
 from training.step import OptimizerSettings
 from training.track import TrackSettings
+from training.validation import ValidationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +45,4 @@ class TrainRun:
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)

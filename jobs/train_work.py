@@ -13,6 +13,7 @@ import torch
 from jobs.train_parity import gate
 from jobs.train_settings import TrainRun
 from jobs.train_subject import Subject, open_subject
+from jobs.train_validation import validation
 from model.compute import prepare
 from model.flops import SampleSize, sizes, step_flops, tokens
 from model.hardware import peak
@@ -105,6 +106,7 @@ def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Tra
         _cost(subject),
         model.reference_weight,
         partial(open_trackers, folder, run.track, run.name, identity),
+        validation(run, subject, course, folder, world),
     )
     parity = gate(run, subject, course, training, folder)
     return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)

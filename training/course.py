@@ -67,6 +67,8 @@ class LoopSettings:
         return self.keep_every > 0 and step % self.keep_every == 0
 
 
+FREE_TABLES = ("track.", "validation.")
+"""Settings below these may change when a run goes on, too: they only show."""
 FREE = (
     "loop.steps",
     "loop.batch",
@@ -75,11 +77,14 @@ FREE = (
     "loop.keep_every",
     "loop.readers",
     "held_out.every",
-    "track.tensorboard",
-    "track.wandb_project",
 )
 """Settings that may change when a run goes on: no number of a step depends on them, but for the
 rounding of sums, which depends on how a step's samples are cut into batches."""
+
+
+def is_free(key: str) -> bool:
+    """Whether a setting, by its dotted key, may change when a run goes on."""
+    return key in FREE or key.startswith(FREE_TABLES)
 
 
 class Samples(Protocol):
