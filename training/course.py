@@ -67,9 +67,8 @@ class LoopSettings:
         return self.keep_every > 0 and step % self.keep_every == 0
 
 
-FREE_TABLES = ("track.", "validation.")
-"""Settings below these may change when a run goes on, too: they only show."""
 FREE = (
+    "deterministic",
     "loop.steps",
     "loop.batch",
     "loop.checkpoint_every",
@@ -80,11 +79,6 @@ FREE = (
 )
 """Settings that may change when a run goes on: no number of a step depends on them, but for the
 rounding of sums, which depends on how a step's samples are cut into batches."""
-
-
-def is_free(key: str) -> bool:
-    """Whether a setting, by its dotted key, may change when a run goes on."""
-    return key in FREE or key.startswith(FREE_TABLES)
 
 
 class Samples(Protocol):

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.errors import InputError
 from training.ahead import read_ahead
 from training.checkpoint import FOLDER, Checkpoints, State, Weights, restore
-from training.course import Course, LoopSettings, is_free
+from training.course import FREE, Course, LoopSettings
 from training.diverged import Batches, Given, dump
 from training.measured import NONE
 from training.metrics import Metrics, TrainingProgress
@@ -83,7 +83,7 @@ class Trainer:
         self._training, self._weights, self._course = training, weights, course
         self._settings, self._world = settings, training.world
         self._share = settings.share(self._world.size)
-        self._identity = {key: value for key, value in identity.items() if not is_free(key)}
+        self._identity = {key: value for key, value in identity.items() if key not in FREE}
         self._checkpoints = Checkpoints(folder / FOLDER, settings.keep, settings.keeps)
         self._metrics = Metrics(folder, self._told.open_trackers)
         self._constants: dict[str, float] = {}
