@@ -1,7 +1,7 @@
 """What every command shares: its arguments, and how it ends.
 
-Exit codes: 0 done; 1 a stage raised or too much crashed; 2 bad input or run file; 130 and 143
-stopped by SIGINT or SIGTERM, to be started again.
+Exit codes: 0 done; 1 a stage raised, or too much crashed or failed; 2 bad input or run file; 130
+and 143 stopped by SIGINT or SIGTERM, to be started again.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def main() -> int:
     for stage in ledger.stages():
         if not ledger.has_parts(stage):
             continue
-        with Lease(storage.join(ledger.folder(stage), "lease.json")):
+        with Lease(storage.join(ledger.folder(stage), "lease.json"), "compact"):
             done = compact(ledger, stage, most=1)
         print(
             f"{stage}: {done.merged} files became {done.into}, {done.deleted} that others had "

@@ -6,10 +6,10 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,6 +38,9 @@ from pipeline.units import Fleet
 from pipeline.verdicts import Verdicts, check_sum
 from pipeline.work import Work
 
+if TYPE_CHECKING:  # it imports Ray
+    from pipeline.ray_metrics import PassMetrics
+
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,8 @@ class House:
     curation: Curation
     stop: Stop = field(default_factory=Stop)
     _open: ExitStack = field(default_factory=ExitStack)
-    _on_ray: bool = False
+    _metrics: PassMetrics | None = None
+    """Of Ray's, once a pass runs on it."""
 
     def __enter__(self) -> Self:
         return self
@@ -91,9 +95,9 @@ class House:
         """What is known of the measures, for this run's filters and these others."""
         return replace(self.curation, stages=self.measures).replay(*others)
 
-    def look_for_weights(self, names: Sequence[str]) -> None:
+    def look_for_weights(self, names: Sequence[str], soon: Collection[str] = ()) -> None:
         """Raises InputError when what these stages load is missing or has changed, or a server is
-        missing.
+        missing; soon: stages that clips will wait for.
 
         Before the first worker starts, and only where clips may still come to: a run that is done
         needs no weights. The workers of another cluster look for themselves, as they are set up:
@@ -103,6 +107,7 @@ class House:
             return
         counts = self.curation.verdicts().counts()
         waiting = {reason.stage for reason in counts if reason.verdict == "pending"}
+        waiting |= set(soon)
         reached = self.curation.measure_all
         for stage in self.curation.stages:
             reached = reached or stage.name in waiting
@@ -113,10 +118,7 @@ class House:
     def measure(self, name: str, stages: Sequence[str]) -> PassReport:
         """One pass, under its stages' leases; `verdicts.parquet` is renewed after it."""
         self.stop.listen()
-        with ExitStack() as leases:
-            for stage in stages:
-                folder = self.curation.ledger.folder(stage)
-                leases.enter_context(Lease(storage.join(folder, "lease.json")))
+        with self._leases(stages, name):
             if NEAR_DUPLICATE in stages:
                 pace = self.run.engine.flush_s
                 report = run_comparison(name, self.curation, self.stop, pace, self._progress)
@@ -134,6 +136,22 @@ class House:
                 self._tidy(stage)
         self.write_verdicts()
         return report
+
+    def measure_again(self, clips: Mapping[str, Sequence[str]], why: str) -> None:
+        """From now on these clips (stage -> clip ids) wait for their stages."""
+        with self._leases(clips, why):
+            for stage, some in clips.items():
+                self.curation.ledger.measure_again(stage, some, why)
+
+    @contextmanager
+    def _leases(self, stages: Iterable[str], doing: str) -> Iterator[None]:
+        """Nobody else measures these stages meanwhile, or InputError."""
+        doing = f"{doing} of {self.out}: python -m jobs.status --out {self.out} says how far it is"
+        with ExitStack() as leases:
+            for stage in stages:
+                folder = self.curation.ledger.folder(stage)
+                leases.enter_context(Lease(storage.join(folder, "lease.json"), doing))
+            yield
 
     def _tidy(self, stage: str) -> None:
         """Many small files of the ledger become few. What goes wrong costs only time, later."""
@@ -198,11 +216,12 @@ class House:
         if self.run.engine.runner == "local":
             fleet = LocalFleet(work, self.stop, self.run.workers[0])
         else:
+            from pipeline.ray_metrics import PassMetrics
             from pipeline.ray_runner import RayFleet, cluster
 
-            if not self._on_ray:
+            if self._metrics is None:
                 self._open.enter_context(cluster())
-                self._on_ray = True
+                self._metrics = PassMetrics()
             fleet = RayFleet(work, self.run.workers)
         self.stop.listen()
         try:
@@ -212,7 +231,8 @@ class House:
 
     def _progress(self, name: str, total: int) -> Progress:
         status = storage.join(self.out, "status.json")
-        return Progress(name, total, status, runner=self.run.engine.runner)
+        watcher = self._metrics.look if self._metrics else lambda shown: None
+        return Progress(name, total, status, self.run.engine.runner, watcher=watcher)
 
 
 def open_house(run: Run, measure_all: bool = False, latents: bool = False) -> House:

@@ -37,6 +37,9 @@ PASSES = {
 A pass whose stages a run has not (`caption`, where the corpus has captions) is left out of it.
 """
 
+ALL_PASSES = {**PASSES, "latents": ("latents",)}
+"""With that of a run that trains."""
+
 
 def stages_of(run: Run, manifest: Manifest) -> tuple[Source, ...]:
     """All of a run, in their fixed order: copies are left out before the dear stages."""

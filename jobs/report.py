@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jobs.command import finish, parser, read_run
 from jobs.curation import look_at
-from pipeline import generated, storage
+from pipeline import failures, generated, storage
 from pipeline.report.clips import Number, choose, funnel_rows, sheet_rows
 from pipeline.report.page import write_page
 from pipeline.report.sheet import write_sheets
@@ -57,6 +57,7 @@ def main() -> int:
     rows = list(sheet_rows(chosen, curation.manifest, verdicts, facts, house.samples_url, NUMBERS))
     about = {"corpus": curation.manifest.corpus, "manifest": curation.manifest.id}
     about |= {word: f"{count:,}" for word, count in tally(judged).items()}
+    about["failed"] += f" ({failures.words(failures.count(judged))})"
     sheets = write_sheets(rows, folder)
     sections = [*_trainings(house.out), _scores(house.out), videos_section(_shots(house.out))]
     page = write_page(

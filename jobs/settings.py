@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.bounds import Count
+from pipeline.bounds import Count, Share
 from pipeline.errors import InputError
 from pipeline.filters import FilterChange
 from pipeline.neighbours import NearDuplicateSettings
@@ -42,12 +42,15 @@ class EngineSettings:
     """Who does the work.
 
     unit_size: clips handed to a worker at once, fewer in a small corpus; flush_s: seconds between
-    two parts of the ledger, so what a kill can cost.
+    two parts of the ledger, so what a kill can cost. failed_share: of the clips that came to a
+    job's stages, how many may fail in them before it ends with 1. Ours: above half it is a folder,
+    a network or a setting that is wrong, not the clips; a run over a known corpus can say 0.02.
     """
 
     runner: Literal["ray", "local"] = "ray"
     unit_size: Count = 32
     flush_s: float = 30.0
+    failed_share: Share = 0.5
     limits: Limits = Limits()
 
 

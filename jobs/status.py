@@ -6,7 +6,7 @@ import json
 
 from jobs.command import finish, parser, read_run
 from jobs.curation import look_at, recorded
-from pipeline import storage
+from pipeline import failures, storage
 from pipeline.verdicts import funnel
 
 
@@ -20,7 +20,9 @@ def main() -> int:
             print(f"{key:>10} {value}")
         print()
     house = look_at(known)
-    print(funnel(house.curation.verdicts(), house.curation.stages))
+    verdicts = house.curation.verdicts()
+    print(funnel(verdicts, house.curation.stages))
+    print(f"\nfailed: {failures.words(failures.count(verdicts))}")
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jobs.command import parser, read_run
 from jobs.curation import House, open_house
+from pipeline import failures
 from pipeline.passes import PassReport
 from pipeline.shards import ShardReport
 from pipeline.verdicts import funnel
@@ -38,20 +39,40 @@ def take(
             if not on.issuperset(stages):
                 continue
             report = house.measure(name, stages)
-            print(_said(house, report, stages), flush=True)
+            print(said(house, report, stages), flush=True)
             if not report.done:
-                return _stopped(house)
+                return stopped(house)
         print(f"\n{funnel(house.curation.verdicts(), house.curation.stages)}\n", flush=True)
+        code = within_budget(house, [name for names in passes.values() for name in names])
         if shards or latents:
             built = house.build_latents() if latents else house.build_shards()
             if built.dataset_id is None:
-                return _stopped(house)
+                return stopped(house)
             print(_built(house.latents_url if latents else house.shards_url, built))
     print(f"{house.out}: done in {time.monotonic() - started:.1f} s")
-    return 0
+    return code
 
 
-def _said(house: House, report: PassReport, stages: Sequence[str]) -> str:
+def within_budget(house: House, stages: Sequence[str]) -> int:
+    """Says what failed; 0, or 1 where in these stages more failed than the run allows."""
+    verdicts = house.curation.verdicts()
+    order = [stage.name for stage in house.curation.stages]
+    found = failures.budget(
+        verdicts, order, set(stages) & set(order), house.run.engine.failed_share
+    )
+    if not found.is_over:
+        print(f"failed: {failures.words(failures.count(verdicts))}", flush=True)
+        return 0
+    codes = ",".join(sorted({code for _, code in found.failed} & failures.CODES.keys()))
+    print(
+        f"{house.out}: {found}. All of it is kept; once the cause is gone: "
+        f"python -m jobs.retry --errors {codes} --out {house.out}",
+        flush=True,
+    )
+    return 1
+
+
+def said(house: House, report: PassReport, stages: Sequence[str]) -> str:
     if report.todo:
         took = f"; the workers' time: {report.shares()}" if report.spent else ""
         return f"{report.name}: {sum(report.fates.values())} of {report.todo} clips done{took}"
@@ -74,6 +95,6 @@ def _built(url: str, report: ShardReport) -> str:
     )
 
 
-def _stopped(house: House) -> int:
+def stopped(house: House) -> int:
     print(f"{house.out}: stopped; the same command goes on from here")
     return house.stop.exit_code

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from jobs.command import finish
+from pipeline import failures
 from pipeline.errors import InputError
 from training.metrics import FILE, read_metrics
 
@@ -32,9 +33,17 @@ def main() -> int:
 
 
 def _clips(out: Path) -> str:
-    counts = Counter(pq.read_table(out / "verdicts.parquet")["verdict"].to_pylist())
+    table = pq.read_table(out / "verdicts.parquet", columns=["verdict", "stage", "code"])
+    rows = Counter(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+    counts: Counter[str] = Counter()
+    for (verdict, *_), count in rows.items():
+        counts[verdict] += count
     parts = [f"{counts[word]} {word}" for word in ("kept", "rejected", "failed", "pending")]
-    return f"clips       {counts.total()} rows: {', '.join(p for p in parts if p[0] != '0')}"
+    failed = {
+        (stage, code): count for (word, stage, code), count in rows.items() if word == "failed"
+    }
+    why = f"; failed: {failures.words(failed)}" if failed else ""
+    return f"clips       {counts.total()} rows: {', '.join(p for p in parts if p[0] != '0')}{why}"
 
 
 def _trainings(out: Path) -> Iterator[str]:

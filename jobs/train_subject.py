@@ -22,7 +22,8 @@ from training.checkpoint import Weights, find, is_checkpoint, read_state
 from training.dataset import ENCODERS, LatentDataset
 from training.weights import AdapterWeights, BaseWeights
 
-_TINY = "tiny"
+TINY_BASE = "tiny"
+"""Of a run file: a base of random weights, to be trained from scratch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
             f'region is of the step before, and training has none; set layers to "{OWN}", or train '
             "to false"
         )
-    if run.base == _TINY and adapter is not None:
+    if run.base == TINY_BASE and adapter is not None:
         raise InputError(
-            f'base: found "{_TINY}" and an adapter; train the tiny base first, with adapter = '
+            f'base: found "{TINY_BASE}" and an adapter; train the tiny base first, with adapter = '
             '"none", and name its folder here'
         )
-    if run.base == _TINY:
-        base = Base(_TINY, "", f"random weights of seed {run.loop.seed}")
-        transformer = init_tiny_base(run.loop.seed, _fitting(dataset))
+    if run.base == TINY_BASE:
+        base = Base(TINY_BASE, "", f"random weights of seed {run.loop.seed}")
+        transformer = init_tiny_base(run.loop.seed, fitting(dataset))
     else:
         place = find(run.base)
         _check_base(run, place, dataset)
@@ -70,7 +71,7 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
     return Subject(dataset, model, weights, base.fingerprint, _null_text(run, adapter, dataset))
 
 
-def _fitting(dataset: LatentDataset) -> TransformerConfig:
+def fitting(dataset: LatentDataset) -> TransformerConfig:
     """The tiny base for latents of this size."""
     frames, _, height, width = dataset[0].video.shape
     tokens, dim = dataset[0].text.shape

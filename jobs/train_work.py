@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jobs.train_parity import gate
 from jobs.train_settings import TrainRun
 from jobs.train_subject import Subject, open_subject
 from pipeline import storage
@@ -99,7 +100,8 @@ def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Tra
         model.reference_weight,
         partial(open_trackers, folder, run.track, run.name, identity),
     )
-    return Trainer(folder, training, subject.weights, course, run.loop, identity, told)
+    parity = gate(run, subject, course, training, folder)
+    return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)
 
 
 def _tokens(run: TrainRun, subject: Subject) -> int:

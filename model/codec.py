@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.errors import ModelError
 from model.fingerprint import fingerprint
@@ -44,11 +44,17 @@ class Posterior:
 
 
 class Codec(Protocol):
-    """name: its kind; scaling_factor: what latents are multiplied by, inside encode and decode."""
+    """name: its kind; scaling_factor: what latents are multiplied by, inside encode and decode.
+
+    networks: what has weights, and a device. frame_step: videos that are drawn have 1 more frame
+    than a multiple of it.
+    """
 
     name: str
+    networks: tuple[nn.Module, ...]
     latent_channels: int
     time_factor: int
+    frame_step: int
     space_factor: int
     scaling_factor: float
 
@@ -109,8 +115,10 @@ class DctCodec:
     """
 
     name = "dct"
+    networks: tuple[nn.Module, ...] = ()
     latent_channels = LATENT_CHANNELS
     time_factor = TIME_FACTOR
+    frame_step = TIME_FACTOR
     space_factor = SPACE_FACTOR
     scaling_factor = 1.0  # every channel has its own
 
@@ -197,6 +205,7 @@ class VaeCodec:
     name = "vae"
     latent_channels = LATENT_CHANNELS
     time_factor = TIME_FACTOR
+    frame_step = 2 * TIME_FACTOR  # of latent frames in pairs it makes 4 each, of the first too
     space_factor = SPACE_FACTOR
 
     def __init__(self, source: str, dtype: torch.dtype, device: str = "cpu") -> None:
@@ -206,6 +215,7 @@ class VaeCodec:
         """
         self._vae = _load_vae(source, dtype, device)
         self._vae.enable_slicing()
+        self.networks: tuple[nn.Module, ...] = (self._vae,)
         self.scaling_factor = float(self._vae.config["scaling_factor"])
 
     def fingerprint(self) -> str:
@@ -229,7 +239,7 @@ class VaeCodec:
     def decode(self, latents: Tensor) -> Tensor:
         """See Codec."""
         _check_latents(latents)
-        latents = latents.float() / self.scaling_factor
+        latents = 1 / self.scaling_factor * latents.float()  # in diffusers' order, to the bit
         latents = latents.to(self._vae.device, self._vae.dtype)
         video = cast(Tensor, self._vae.decode(latents, return_dict=False)[0])
         return video.float().clamp(-1, 1)

@@ -19,14 +19,18 @@ from model.config import OWN, SamplingConfig
 from model.memory import ReferenceMemory, can_remember
 from model.transformer import CustomVideoX
 
+VERSION = 2
+"""Raised when other latents come of the same noise and conditions; videos record it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """What the videos are to show.
 
-    text, null_text: (B, L, D), of the prompts and of what stands for none. reference: (B, n, C, H,
-    W), clean latents; None leaves the reference's tokens out. entity: (B, L) or (B, n, L) bool, the
-    tokens that name the subject, or that of each reference, for ERAE; None goes without.
+    text, null_text: (B, L, D), of the prompts and of what stands for none, or of negative prompts.
+    reference: (B, n, C, H, W), clean latents; None leaves the reference's tokens out. entity: (B,
+    L) or (B, n, L) bool, the tokens that name the subject, or that of each reference, for ERAE;
+    None goes without.
     """
 
     text: Tensor
@@ -151,19 +155,29 @@ class _Guided:
         at = torch.full((len(latents),), now, device=latents.device)
         g_text, g_ref = self.settings.text_guidance, self.settings.reference_guidance
         if self.reference is None:
-            empty = model(latents, at, c.null_text)
-            return empty + g_text * (model(latents, at, c.text) - empty), None, None
+            return self._without_reference(latents, at), None, None
         given = (latents, at, c.text, self.reference, region)
         both = model(*given, entity=c.entity, sampling=True)
         saw = _seen(model, latents.shape[1])
         region_next = None if saw is None else saw.region
         if model.diagnostics is not None and model.diagnostics.region is not None:
             region, region_next = region_next, None  # every layer's own acts in its own step
+        if g_text == g_ref == 1:
+            return both, saw, region_next
         without_text = model(latents, at, c.null_text, self.reference, region, sampling=True)
         v = without_text + g_text * (both - without_text)
         if g_ref != 1:
             v = v + (g_ref - 1) * (without_text - model(latents, at, c.null_text))
         return v, saw, region_next
+
+    def _without_reference(self, latents: Tensor, at: Tensor) -> Tensor:
+        """Both branches as one batch, the empty one first: diffusers' own call, to the bit."""
+        model, c, g_text = self.model, self.conditions, self.settings.text_guidance
+        if g_text == 1:
+            return model(latents, at, c.text)
+        given = torch.cat([latents, latents]), torch.cat([at, at]), torch.cat([c.null_text, c.text])
+        empty, full = model(*given).chunk(2)
+        return empty + g_text * (full - empty)
 
 
 def _first_region(model: Adapted, conditions: Conditions, noise: Tensor) -> Tensor | None:

@@ -62,9 +62,27 @@ class TextEncoder:
         # out for random ones: transformers only warns.
         if _is_empty(self._tokenizer) or loading["missing_keys"]:
             raise _not_found(source)
-        self._encoder = encoder.to(device).eval().requires_grad_(False)
+        self._kept: T5EncoderModel | None = encoder.to(device).eval().requires_grad_(False)
         self._max_tokens = max_tokens
-        self.dim: int = self._encoder.config.d_model
+        self.dim: int = encoder.config.d_model
+
+    @property
+    def networks(self) -> tuple[T5EncoderModel, ...]:
+        """What has weights, and a device; none after `release`."""
+        return () if self._kept is None else (self._kept,)
+
+    def release(self) -> None:
+        """Lets the weights go (9.5 GB of T5-XXL); `spans` needs none."""
+        self._kept = None
+
+    @property
+    def _encoder(self) -> T5EncoderModel:
+        if self._kept is None:
+            raise ModelError(
+                "text: the encoder was let go after its last prompt, and there is another one; "
+                "load it again, or name all prompts before"
+            )
+        return self._kept
 
     def fingerprint(self) -> str:
         """Of weights, dtype, vocabulary and length: embeddings with the same one may be mixed."""

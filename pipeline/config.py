@@ -46,6 +46,11 @@ def load(path: str | None, kind: type[T], overrides: Mapping[str, Any] | None = 
     for key, value in (overrides or {}).items():
         if value is not None:
             _put(tables, key, value, source)
+    return build(tables, kind, source)
+
+
+def build(tables: dict[str, Any], kind: type[T], source: str) -> T:
+    """Tables as `kind`. InputError begins with `source`, see `load`."""
     adapter = TypeAdapter(kind)
     text = json.dumps(tables, default=str)  # JSON, for in it a list may become a tuple strictly
     try:

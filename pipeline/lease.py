@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import secrets
 import socket
@@ -42,7 +43,8 @@ class LeaseHeldError(InputError):
 class Holder:
     """machine: host, boot and process namespace, so that `pid` means something; times in epoch s.
 
-    started: when the process began, for process ids come again; token: of one lease.
+    started: when the process began, for process ids come again; token: of one lease; doing: in
+    words.
     """
 
     host: str
@@ -52,17 +54,20 @@ class Holder:
     token: str
     since: float
     renewed: float
+    doing: str = ""
 
     @classmethod
-    def here(cls) -> Holder:
+    def here(cls, doing: str = "") -> Holder:
         """The process that asks, now."""
         host, now = socket.gethostname(), time.time()
         started = psutil.Process().create_time()
-        return cls(host, _machine(host), os.getpid(), started, secrets.token_hex(8), now, now)
+        return cls(
+            host, _machine(host), os.getpid(), started, secrets.token_hex(8), now, now, doing
+        )
 
-    def is_gone(self) -> bool:
+    def is_gone(self, silent_s: float) -> bool:
         """Whether it is known to be dead, or has not been heard of for too long."""
-        if time.time() - self.renewed > STALE_S:
+        if silent_s > STALE_S:
             return True
         if self.machine != _machine(socket.gethostname()):
             return False
@@ -75,7 +80,8 @@ class Holder:
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since, UTC).isoformat(" ", "seconds")
-        return f"process {self.pid} on {self.host} since {since}"
+        doing = f" ({self.doing})" if self.doing else ""
+        return f"process {self.pid} on {self.host} since {since}{doing}"
 
 
 class Lease:
@@ -85,9 +91,10 @@ class Lease:
     with a warning: the work goes on, and is done twice.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, doing: str = "") -> None:
+        """doing: what another one is told."""
         self.url = url
-        self._mine = Holder.here()
+        self._mine = Holder.here(doing)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -110,18 +117,40 @@ class Lease:
 
     def _take(self) -> None:
         """Creates the file; a stale one is taken away first, if it is still the same."""
-        other = None
+        other, silent_s = None, 0.0
         for _ in range(3):
             self._mine = replace(self._mine, since=time.time(), renewed=time.time())
             if storage.create(self.url, _encode(self._mine)):
                 return
             other = _holder(self.url)
-            if other is not None and not other.is_gone():
+            silent_s = 0.0 if other is None else self._silent_s(other)
+            if other is not None and not other.is_gone(silent_s):
                 break
             if other == _holder(self.url):
                 storage.remove(self.url)
         who = other or "another process"
-        raise LeaseHeldError(f"{self.url}: held by {who}; wait for it, or stop it")
+        raise LeaseHeldError(
+            f"{self.url}: held by {who}, heard of {max(silent_s, 0):.0f} s ago; wait for it, or "
+            "stop it: then the same command does what is left. Should it die, the lease is free at "
+            f"once on its own machine, and {STALE_S:.0f} s later on others"
+        )
+
+    def _silent_s(self, other: Holder) -> float:
+        """Seconds since the holder was heard of, by the clock of the store alone.
+
+        The clocks of two machines may be minutes apart, and so a holder that lives may seem dead.
+        """
+        asked = f"{self.url}.asked-{self._mine.token}"
+        try:
+            storage.write(asked, b"")
+            now, then = storage.modified(asked), storage.modified(self.url)
+        except FileNotFoundError:
+            return math.inf  # it was given back just now
+        finally:
+            storage.remove(asked)
+        if now is None or then is None:
+            return time.time() - other.renewed
+        return now - then
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_S):

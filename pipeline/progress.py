@@ -32,6 +32,7 @@ class Progress:
     """Counts the clips of one pass, as a context manager.
 
     total: clips that this pass has to do. status_url: where `status.json` goes; None: nowhere.
+    watcher: called with this whenever something came back.
     Its state is `done` when all clips came back, `failed` when an error left the block, and
     `stopped` when it was left early (an interrupt, SystemExit, a drained run).
     """
@@ -44,12 +45,14 @@ class Progress:
         runner: str = "local",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        watcher: Callable[[Progress], None] = lambda shown: None,
     ) -> None:
         self.pass_name, self.total, self.runner = pass_name, total, runner
         self.done = self.kept = self.rejected = self.failed = 0
         self._status_url = status_url
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
+        self._watcher = watcher
         self._began = self._lined = self._saved = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._started = _now()
@@ -76,6 +79,7 @@ class Progress:
         self.failed += failed
         now = self._clock()
         self._mark(now)
+        self._watcher(self)
         if self._bar is not None:
             self._bar.set_description_str(self.line(), refresh=False)
             self._bar.update(done)

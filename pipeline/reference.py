@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.mask import Box, box_of
 
@@ -44,6 +45,9 @@ class ReferenceSettings:
             )
 
 
+_DEFAULT = ReferenceSettings()
+
+
 def compose(
     image: np.ndarray, alpha: np.ndarray, size: tuple[int, int], settings: ReferenceSettings
 ) -> np.ndarray:
@@ -71,6 +75,20 @@ def compose(
     picture = Image.new("RGB", size, (255, 255, 255))
     picture.paste(resized, ((size[0] - width) // 2, (size[1] - height) // 2))
     return np.array(picture)
+
+
+def open_reference(
+    place: str, size: tuple[int, int], settings: ReferenceSettings = _DEFAULT
+) -> np.ndarray:
+    """A file or URL as a reference, see `read_reference`. Raises InputError, also without a file.
+
+    size: (width, height) in pixels of the video.
+    """
+    try:
+        content = storage.read(place)
+    except OSError as error:
+        raise InputError(f"{place}: the reference cannot be read: {error}") from error
+    return read_reference(place, content, size, settings)
 
 
 def read_reference(

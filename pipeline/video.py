@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from PIL import Image
 
+from pipeline import storage
 from pipeline.errors import InputError
 
 # Without accurate_rnd and bitexact swscale rounds differently from one CPU to the next.
@@ -75,6 +78,13 @@ def encode(images: np.ndarray, settings: VideoSettings) -> bytes:
             container.mux(stream.encode(_frame(image, number, settings)))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+def export_to_video(pictures: Sequence[Image.Image], place: str, fps: int = 8) -> None:
+    """Writes the pictures of one video, RGB and of one size, as `encode` has it."""
+    images = np.stack([np.asarray(picture) for picture in pictures])
+    height, width = images.shape[1:3]
+    storage.write(place, encode(images, VideoSettings(width, height, fps)))
 
 
 def decode(content: bytes) -> np.ndarray:

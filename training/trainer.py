@@ -67,12 +67,14 @@ class Trainer:
         settings: LoopSettings,
         identity: Mapping[str, Any],
         told: Told | None = None,
+        parity: Callable[[bool], None] = lambda resumed: None,
     ) -> None:
         """weights: what is stored of the network. identity: all settings that the numbers depend
-        on, and what was trained from and on: a checkpoint of another one is refused. Raises
-        InputError when the workers cannot share a step.
+        on, and what was trained from and on: a checkpoint of another one is refused. parity: done
+        before the first step, told whether the run goes on from a checkpoint; an InputError of it
+        stops the run. Raises InputError when the workers cannot share a step.
         """
-        self._told = told or Told()
+        self._told, self._parity = told or Told(), parity
         self._training, self._weights, self._course = training, weights, course
         self._settings, self._world = settings, training.world
         self._share = settings.share(self._world.size)
@@ -93,6 +95,8 @@ class Trainer:
 
     def _run(self, stop: Callable[[], int], progress: Callable[[int], TrainingProgress]) -> Report:
         resumed = self._resume()
+        with self._world.together():
+            self._parity(resumed.step > 0)
         step = saved = resumed.step
         last = max(step, self._settings.steps)
         if step == 0:

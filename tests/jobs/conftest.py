@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from jobs.command import finish
 
 ROOT = Path(__file__).parents[2]
 HEADER = [
@@ -128,3 +131,25 @@ def draw(render: Callable[..., Path], texture: Callable[..., np.ndarray]) -> Cal
         return render(path, frames)
 
     return write
+
+
+@pytest.fixture
+def say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., str]]:
+    """A job within this process, which spares the seconds of a new one: (main, *arguments, code=0)
+    -> what it said; it has to end with this exit code.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(main: Callable[[], int], *arguments: str | Path, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["job", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            finish(main)
+        said = capsys.readouterr()
+        assert ended.value.code == code, said
+        return said.out + said.err
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

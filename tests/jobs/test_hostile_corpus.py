@@ -23,6 +23,7 @@ LIMITS = """
 [engine]
 runner = "local"
 unit_size = 16
+failed_share = 1.0
 [engine.limits]
 decode_s = 30
 measure_s = 10

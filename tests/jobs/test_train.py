@@ -125,6 +125,21 @@ def test_an_adapter_changes_only_itself_and_learns(folder: Path):
     assert "reference_weight" not in lines[-1]  # which this backend would have to compute
 
 
+def test_ten_checks_come_before_the_first_step_and_one_that_fails_is_the_end(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    _run(_run_file(folder, "checked", steps=1))
+    assert capsys.readouterr().out.count(" ok: ") == 10
+    _run(_run_file(folder, "checked", steps=2))
+    assert capsys.readouterr().out.count(" ok: ") == 4
+    file = _run_file(folder, "unchecked", f"snr_shift = 3.0\n{ADAPTER}")
+    with pytest.raises(InputError, match="the parity gate failed at noise, loss: nothing was"):
+        _run(file)
+    said = capsys.readouterr().out
+    assert "noise     FAILED: alpha-bar at snr_shift 3, with diffusers' at 1 of the base's" in said
+    assert not (folder / "unchecked" / "checkpoints").exists()
+
+
 def test_an_adapter_says_what_it_was_trained_with(folder: Path):
     _run(_run_file(folder, "telling", steps=1))
     told = read_header(_newest(folder / "telling") / "adapter.safetensors").made_with

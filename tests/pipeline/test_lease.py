@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lease
+from pipeline import lease, storage
 from pipeline.lease import Lease, LeaseHeldError
 
 HOLD = """
@@ -33,6 +33,12 @@ def url(tmp_path: Path) -> str:
 def rewrite(url: str, **changes: object) -> None:
     path = Path(url)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def fall_silent(url: str, seconds: float) -> None:
+    """As if nothing had been heard for so long, by the clock of the file system."""
+    then = time.time() - seconds
+    os.utime(url, (then, then))
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -104,10 +110,43 @@ def test_a_holder_elsewhere_is_believed_until_it_falls_silent(url: str) -> None:
     rewrite(url, machine="another", pid=1 << 22, host="far")
     with pytest.raises(LeaseHeldError, match="on far"):
         Lease(url).__enter__()
-    rewrite(url, renewed=time.time() - lease.STALE_S - 1)
+    fall_silent(url, lease.STALE_S + 1)
     with Lease(url):
         held.__exit__(None, None, None)
         assert Path(url).exists()  # the one that lost it did not take it from the new holder
+
+
+@pytest.mark.parametrize("minutes", [-90, 90])
+def test_a_holder_whose_clock_is_wrong_is_believed_and_does_not_hold_for_ever(
+    url: str, minutes: int
+) -> None:
+    held = Lease(url).__enter__()
+    there = time.time() + 60 * minutes
+    rewrite(url, machine="another", host="far", since=there, renewed=there)
+    with pytest.raises(LeaseHeldError, match=r"on far .*heard of 0 s ago"):
+        Lease(url).__enter__()
+    fall_silent(url, lease.STALE_S + 1)
+    with Lease(url):
+        held.__exit__(None, None, None)
+        assert [path.name for path in Path(url).parent.iterdir()] == ["lease.json"]
+
+
+def test_in_an_object_store_the_stores_clock_counts() -> None:
+    url = "memory://leases/lease.json"
+    with Lease(url, "score of runs/one"):
+        holder = json.loads(storage.read(url)) | {"machine": "another", "renewed": 0.0}
+        storage.write(url, json.dumps(holder).encode())
+        with pytest.raises(LeaseHeldError, match=r"\(score of runs/one\), heard of 0 s ago"):
+            Lease(url).__enter__()
+
+
+def test_a_lease_of_an_older_version_is_believed_too(url: str) -> None:
+    with Lease(url):
+        holder = json.loads(Path(url).read_text())
+        del holder["doing"]
+        Path(url).write_text(json.dumps(holder))
+        with pytest.raises(LeaseHeldError):
+            Lease(url).__enter__()
 
 
 def test_it_is_renewed_while_it_is_held(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
