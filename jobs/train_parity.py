@@ -42,6 +42,7 @@ def gate(
         schedule=noise_schedule(run.snr_shift),
         snr_shift=run.snr_shift,
         folder=folder,
+        rounded=run.compute.compile or run.compute.shard_base,
     )
 
     def check(resumed: bool) -> None:

@@ -14,6 +14,7 @@ from jobs.train_settings import TrainRun
 from model.adapted import Adapted
 from model.config import OWN, TINY, AdapterConfig, TransformerConfig
 from model.extra_frame import open_model
+from model.fp8 import store_in_fp8
 from model.text import TextEncoder
 from model.weights import Base, identify_base, init_tiny_base, load_base
 from pipeline import storage
@@ -24,6 +25,7 @@ from training.weights import AdapterWeights, BaseWeights
 
 TINY_BASE = "tiny"
 """Of a run file: a base of random weights, to be trained from scratch."""
+_FP8 = "fp8_storage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
             f'region is of the step before, and training has none; set layers to "{OWN}", or train '
             "to false"
         )
+    if adapter is None and run.base_dtype == _FP8:
+        raise InputError(
+            f'base_dtype: found "{_FP8}" without an adapter; weights that learn need their bits: '
+            'set it to "f32"'
+        )
     if run.base == TINY_BASE and adapter is not None:
         raise InputError(
             f'base: found "{TINY_BASE}" and an adapter; train the tiny base first, with adapter = '
@@ -60,6 +67,8 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
         base = identify_base(place)
         trains_base = adapter is None or run.base_dtype == "f32"
         transformer = load_base(place, torch.float32 if trains_base else torch.bfloat16)
+        if run.base_dtype == _FP8:
+            store_in_fp8(transformer)
     _check_sizes(run, transformer.config, dataset)
     model = open_model(transformer, adapter, run.loop.seed)
     model.to(device)

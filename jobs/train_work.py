@@ -13,12 +13,16 @@ import torch
 from jobs.train_parity import gate
 from jobs.train_settings import TrainRun
 from jobs.train_subject import Subject, open_subject
+from model.compute import prepare
+from model.flops import SampleSize, sizes, step_flops, tokens
+from model.hardware import peak
 from pipeline import storage
 from pipeline.config import dump
 from pipeline.errors import InputError
 from training.checkpoint import flat
-from training.course import Course
+from training.course import FREE, Course
 from training.dataset import ENCODERS, LatentDataset
+from training.deterministic import make_deterministic
 from training.held_out import hold_out, split
 from training.metrics import TrainingProgress
 from training.objective import noise_schedule
@@ -30,6 +34,17 @@ from training.world import World
 
 _ELSEWHERE = ("out", "name", "latents", "text", "base", "threads")
 """Keys that say where things are: what they hold is in the identity of a run instead."""
+_HOW = ("compute", "launch")
+"""Tables that change no more of the numbers than their rounding."""
+
+
+def changeless(run: TrainRun) -> dict[str, Any]:
+    """The settings that the numbers of a training depend on, by dotted key."""
+    return {
+        key: value
+        for key, value in flat(run).items()
+        if key.partition(".")[0] not in (*_ELSEWHERE, *_HOW) and key not in FREE
+    }
 
 
 def folder_of(run: TrainRun) -> Path:
@@ -48,6 +63,8 @@ def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
     folder = folder_of(run)
     if run.threads:
         torch.set_num_threads(run.threads)
+    if run.deterministic:
+        make_deterministic()
     with world.together():
         check_trackers(run.track)
         dataset = LatentDataset(run.latents or storage.join(run.out, "latents"))
@@ -56,6 +73,7 @@ def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
         if world.leads:
             storage.write(str(folder / "config.toml"), dump(run).encode())
             print(_said(run, folder, subject, world), flush=True)
+    prepare(subject.model, run.compute)
 
     def progress(left: int) -> TrainingProgress:
         if world.leads:
@@ -96,7 +114,7 @@ def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Tra
     training = Training(model, trained, noise_schedule(run.snr_shift), run.optimizer, world)
     identity = _identity(run, subject)
     told = Told(
-        Work(tokens=_tokens(run, subject)),
+        _cost(subject),
         model.reference_weight,
         partial(open_trackers, folder, run.track, run.name, identity),
     )
@@ -104,19 +122,22 @@ def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Tra
     return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)
 
 
-def _tokens(run: TrainRun, subject: Subject) -> int:
-    """Of one sample: text, video, and the reference where there is one."""
-    sample, patch = subject.dataset[0], subject.model.transformer.config["patch_size"]
-    pictures = len(sample.video) + (run.adapter != "none") * len(sample.reference)
-    return len(sample.text) + pictures * sample.video[0, 0].numel() // patch**2
+def _cost(subject: Subject) -> Work:
+    """Of one sample, and what this device can do at most."""
+    sample, base = subject.dataset[0], sizes(subject.model.transformer)
+    frames, _, height, width = sample.video.shape
+    size = SampleSize(frames, height, width, len(sample.reference))
+    adapter = subject.model.adapter
+    flops = step_flops(base, adapter, size).model
+    weight = next(subject.model.transformer.parameters())
+    return Work(tokens(base, adapter, size), flops, peak(weight.device, weight.dtype))
 
 
 def _identity(run: TrainRun, subject: Subject) -> dict[str, Any]:
     """All that the numbers of this training depend on, by dotted key."""
-    settings = {key: value for key, value in flat(run).items() if key not in _ELSEWHERE}
     dataset = subject.dataset  # its id stands for all that its latents were made with
     encoders = {f"latents.{what}": dataset.made_with[what] for what in ENCODERS}
-    return {**settings, **encoders, "dataset": dataset.dataset_id, "base": subject.base}
+    return {**changeless(run), **encoders, "dataset": dataset.dataset_id, "base": subject.base}
 
 
 def _said(run: TrainRun, folder: Path, subject: Subject, world: World) -> str:

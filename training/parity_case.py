@@ -25,8 +25,9 @@ class Case:
 
     base: hub name, folder or checkpoint; from_scratch: whether there is none on disk yet. stored:
     opens its weights as they are there, or were drawn.
-    schedule, snr_shift: of the noise; compiled: whether the model's blocks are. folder: of the
-    training, where files are written and removed again.
+    schedule, snr_shift: of the noise; rounded: whether the model's blocks are compiled or gathered
+    from shares, which moves last bits. folder: of the training, where files are written and removed
+    again.
     """
 
     model: Adapted
@@ -43,7 +44,7 @@ class Case:
     schedule: NoiseSchedule
     snr_shift: float
     folder: Path
-    compiled: bool = False
+    rounded: bool = False
 
     def examples(self) -> list[Example]:
         """The first batch of the run."""
@@ -68,7 +69,7 @@ class Case:
     def bound(self) -> float:
         """How far two ways to the same v may be apart, relatively: 0 where every bit is fixed."""
         dtype = self.model.transformer.dtype
-        if self.training.device.type == "cpu" and not self.compiled:
+        if self.training.device.type == "cpu" and not self.rounded:
             return 0.0
         return 1e-5 if dtype == torch.float32 else 2e-2
 
