@@ -68,6 +68,7 @@ class LoopSettings:
 
 
 FREE = (
+    "deterministic",
     "loop.steps",
     "loop.batch",
     "loop.checkpoint_every",
