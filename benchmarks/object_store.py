@@ -157,9 +157,8 @@ def built(files: AbstractFileSystem, root: str) -> dict[str, str]:
     """Name -> sha256 of the shards and latents below root."""
     base = f"{root}/runs/one".removeprefix("s3://")
     found = [name for kind in ("shards", "latents") for name in files.find(f"{base}/{kind}")]
-    return {
-        name.removeprefix(base): hashlib.sha256(files.read_bytes(name)).hexdigest() for name in found
-    }
+    hashes = [hashlib.sha256(files.read_bytes(name)).hexdigest() for name in found]
+    return {name.removeprefix(base): digest for name, digest in zip(found, hashes, strict=True)}
 
 
 def undisturbed(at: Path) -> tuple[Counter[str], bool]:

@@ -169,7 +169,7 @@ class Progress:
         self._stream.flush()
 
     def _save(self, state: str) -> None:
-        """A slow store holds nothing up: while one write is on its way, the next ones are skipped."""
+        """A slow store holds nothing up: while one write is on its way, others are skipped."""
         self._saved = self._clock()
         if self._status_url is None:
             return
