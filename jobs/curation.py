@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,6 +38,9 @@ from pipeline.units import Fleet
 from pipeline.verdicts import Verdicts, check_sum
 from pipeline.work import Work
 
+if TYPE_CHECKING:  # it imports Ray
+    from pipeline.ray_metrics import PassMetrics
+
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,8 @@ class House:
     curation: Curation
     stop: Stop = field(default_factory=Stop)
     _open: ExitStack = field(default_factory=ExitStack)
-    _on_ray: bool = False
+    _metrics: PassMetrics | None = None
+    """Of Ray's, once a pass runs on it."""
 
     def __enter__(self) -> Self:
         return self
@@ -217,11 +221,12 @@ class House:
         if self.run.engine.runner == "local":
             fleet = LocalFleet(work, self.stop, self.run.workers[0])
         else:
+            from pipeline.ray_metrics import PassMetrics
             from pipeline.ray_runner import RayFleet, cluster
 
-            if not self._on_ray:
+            if self._metrics is None:
                 self._open.enter_context(cluster())
-                self._on_ray = True
+                self._metrics = PassMetrics()
             fleet = RayFleet(work, self.run.workers)
         self.stop.listen()
         try:
@@ -231,7 +236,8 @@ class House:
 
     def _progress(self, name: str, total: int) -> Progress:
         status = storage.join(self.out, "status.json")
-        return Progress(name, total, status, runner=self.run.engine.runner)
+        watcher = self._metrics.look if self._metrics else lambda shown: None
+        return Progress(name, total, status, self.run.engine.runner, watcher=watcher)
 
 
 def open_house(run: Run, measure_all: bool = False, latents: bool = False) -> House:

@@ -11,19 +11,22 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from jobs.generate_settings import GenerateRun
+from model.adapted import Adapted
 from model.adapter_file import load_adapter, read_header
-from model.bias import entity_mask
-from model.config import AdapterConfig
 from model.extra_frame import open_model
-from model.sampling import Conditions, Step, initial_noise, sample
-from model.weights import identify_base, load_base
+from model.fp8 import store_in_fp8
+from model.pipeline import CustomVideoXPipeline, switched
+from model.sampling import VERSION as SAMPLER_VERSION
+from model.sampling import Step
+from model.weights import Base, identify_base, load_base
 from pipeline.errors import InputError
 from pipeline.generated import Generated
 from pipeline.reference import VERSION as REFERENCE_VERSION
-from stages.encoders import LatentsSettings, encode_pictures, open_codec, open_text
+from pipeline.video import VideoSettings
+from stages.encoders import LatentsSettings, open_codec, open_text
+from stages.resize import RULE, resized
 
 WITH, WITHOUT = "reference", "none"
 """The groups of videos: made with the reference, and from the prompt alone."""
@@ -49,12 +52,17 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be seen. subject: a name for files; picture: (H, W, 3) uint8 RGB, on white."""
+    """What is to be seen. subject: a name for files; picture: (H, W, 3) uint8 RGB, on white.
+
+    Without a picture it is the base's own video. seeds: one video for each.
+    """
 
     subject: str
     prompt: str
     entity: str
-    picture: np.ndarray
+    picture: np.ndarray | None
+    negative_prompt: str
+    seeds: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,71 +82,64 @@ class Generator:
         settings: GenerateRun,
         latents: LatentsSettings,
         text_place: str,
-        fps: int,
+        video: VideoSettings,
     ) -> None:
         """Raises ModelError or InputError when something is not there or does not fit together."""
-        self._settings, self._latents, self._fps = settings, latents, fps
-        self._snr_shift, adapter = trained.snr_shift, trained.adapter
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._codec = open_codec(latents)
-        self._text = open_text(latents, text_place)
-        encoders = {"codec": self._codec.fingerprint(), "text": self._text.fingerprint()}
+        self._settings, self._video = settings, video
+        if settings.offload != "none":  # they come to the GPU when they work
+            latents = replace(latents, placement=replace(latents.placement, device="cpu"))
+        codec, text = open_codec(latents), open_text(latents, text_place)
+        encoders = {"codec": codec.fingerprint(), "text": text.fingerprint()}
         _check_encoders(trained, encoders)
-        dtype = torch.bfloat16 if settings.base_dtype == "bf16" else torch.float32
-        config = None
-        if adapter is not None:
-            header = read_header(adapter)
-            _check_pictures(adapter, header.made_with, latents)
-            config = _switched(header.config, settings)
-        self._model = open_model(load_base(trained.base, dtype), config)
         base_id = identify_base(trained.base)
-        if adapter is not None:
-            load_adapter(self._model, adapter, base_id)
-        self._model.to(self._device).eval()
-        self._null_text = config.null_text if config else trained.null_text
+        self._pipe = CustomVideoXPipeline(
+            _model(trained, settings, latents, base_id),
+            codec,
+            text,
+            null_text=trained.null_text,
+            snr_shift=trained.snr_shift,
+            size=(latents.width, latents.height),
+        )
+        self._shape = self._pipe.latent_shape(settings.num_frames, self._pipe.size)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        _place(self._pipe, settings.offload, device)
         self._made_with = {
             "base": base_id.fingerprint,
-            "adapter": None if adapter is None else _sha256(adapter.read_bytes()),
+            "adapter": None if trained.adapter is None else _sha256(trained.adapter.read_bytes()),
             **encoders,
             "settings": {
                 name: value for name, value in asdict(settings).items() if name in _DECIDES
             },
             "snr_shift": trained.snr_shift,
             "size": [latents.width, latents.height],
-            "device": self._device,
+            "device": device,
+            "sampler": SAMPLER_VERSION,
             "torch": torch.__version__,
         }
 
     @property
     def takes_references(self) -> bool:
         """Whether there is an adapter."""
-        return self._model.adapter is not None
+        return self._pipe.model.adapter is not None
 
     @property
     def grid(self) -> tuple[int, int, int]:
         """Latent frames, rows and columns of patches of each video."""
         frames, _, height, width = self._shape
-        patch = self._model.transformer.config["patch_size"]
+        patch = self._pipe.model.transformer.config["patch_size"]
         return frames, height // patch, width // patch
-
-    @property
-    def _shape(self) -> tuple[int, int, int, int]:
-        side = self._codec.space_factor
-        return (
-            1 + (self._settings.num_frames - 1) // self._codec.time_factor,
-            self._codec.latent_channels,
-            self._latents.height // side,
-            self._latents.width // side,
-        )
 
     def draft(self, wish: Wish, seed: int, group: str) -> Draft:
         """What the video will be called. Raises ModelError when the prompt lacks the entity."""
-        self._text.spans(wish.prompt, wish.entity)
+        if wish.entity:
+            self._pipe.text_encoder.spans(wish.prompt, wish.entity)
+        picture = wish.picture if group == WITH else None
         made_of: dict[str, Any] = {
             **self._made_with,
             "prompt": wish.prompt,
             "entity": wish.entity,
-            "reference": _sha256(wish.picture.tobytes()) if group == WITH else None,
+            "negative_prompt": wish.negative_prompt,
+            "reference": None if picture is None else _sha256(picture.tobytes()),
             "seed": seed,
         }
         address = _sha256(json.dumps(made_of, sort_keys=True).encode())[:12]
@@ -149,49 +150,71 @@ class Generator:
             prompt=wish.prompt,
             entity=wish.entity,
             seed=seed,
-            fps=self._fps,
+            fps=self._video.fps,
             num_frames=self._settings.num_frames,
             made_of=made_of,
             seen=[],
+            negative_prompt=wish.negative_prompt,
+            crf=self._video.crf,
         )
         return Draft(record, wish)
+
+    def keep_prompts(self, drafts: Sequence[Draft]) -> None:
+        """Encodes all prompts of these, and lets the text encoder go."""
+        wishes = [draft.wish for draft in drafts]
+        if wishes:
+            said = [prompt for wish in wishes for prompt in (wish.prompt, wish.negative_prompt)]
+            self._pipe.keep_prompts(said)
 
     def make(
         self, draft: Draft, progress: Callable[[Step], None]
     ) -> tuple[np.ndarray, Sequence[Step]]:
         """(N, H, W, 3) uint8 RGB, and what was seen on the way."""
-        seen: list[Step] = []
-
-        def told(step: Step) -> None:
-            seen.append(step)
-            progress(step)
-
-        noise = initial_noise([draft.record.seed], self._shape).to(self._device)
-        conditions = self._conditions(draft)
-        latents = sample(
-            self._model, conditions, noise, self._settings.sampling, self._snr_shift, told
-        )
-        with torch.no_grad():
-            video = self._codec.decode(latents.transpose(1, 2))[0]
-        pixels = ((video + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
-        return pixels.permute(1, 2, 3, 0).numpy(), seen
-
-    def _conditions(self, draft: Draft) -> Conditions:
-        wish = draft.wish
-        text = self._text.encode([wish.prompt])
-        null_text = self._text.encode([""]) if self._null_text == "empty" else text * 0
-        tokens = self._text.spans(wish.prompt, wish.entity)
-        reference: Tensor | None = None
-        if draft.record.group == WITH:
-            size = (self._latents.width, self._latents.height)
-            picture = encode_pictures(self._codec, wish.picture[None], size)  # (16, 1, h, w)
-            reference = picture.transpose(0, 1)[None].to(self._device)
-        return Conditions(
-            text.to(self._device),
-            null_text.to(self._device),
+        wish, sampling, reference = draft.wish, self._settings.sampling, None
+        if draft.record.group == WITH and wish.picture is not None:
+            reference = resized(wish.picture[None], self._pipe.size)[0]
+        videos = self._pipe(
+            wish.prompt,
             reference,
-            entity_mask([tokens], text.shape[1]).to(self._device),
+            wish.entity or None,
+            negative_prompt=wish.negative_prompt,
+            seed=draft.record.seed,
+            num_frames=self._settings.num_frames,
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.text_guidance,
+            reference_guidance_scale=sampling.reference_guidance,
+            progress=progress,
         )
+        return videos.pixels[0], videos.steps[0]
+
+
+def _model(
+    trained: Trained, settings: GenerateRun, latents: LatentsSettings, base_id: Base
+) -> Adapted:
+    """On the CPU."""
+    config = None
+    if trained.adapter is not None:
+        header = read_header(trained.adapter)
+        _check_pictures(trained.adapter, header.made_with, latents)
+        config = switched(header.config, settings.tab, settings.erae)
+    base = load_base(
+        trained.base, torch.float32 if settings.base_dtype == "f32" else torch.bfloat16
+    )
+    if settings.base_dtype == "fp8_storage":
+        store_in_fp8(base)
+    model = open_model(base, config)
+    if trained.adapter is not None:
+        load_adapter(model, trained.adapter, base_id)
+    return model
+
+
+def _place(pipe: CustomVideoXPipeline, offload: str, device: str) -> None:
+    if device == "cpu" or offload == "none":
+        pipe.to(device)
+    elif offload == "model":
+        pipe.enable_model_cpu_offload(device)
+    else:
+        pipe.enable_sequential_cpu_offload(device)
 
 
 def _check_encoders(trained: Trained, found: Mapping[str, str]) -> None:
@@ -220,19 +243,12 @@ def _check_pictures(file: Path, made_with: Mapping[str, str], latents: LatentsSe
             f"version {REFERENCE_VERSION} now; make samples and latents again and train on those, "
             "or use the code that it was trained with"
         )
-
-
-def _switched(config: AdapterConfig, settings: GenerateRun) -> AdapterConfig:
-    """The adapter's own settings, with what acts in sampling as this run wants it.
-
-    The backend that it was trained with may not run on this machine.
-    """
-    return replace(
-        config,
-        backend="auto",
-        tab=replace(config.tab, sample=settings.tab),
-        erae=replace(config.erae, sample=settings.erae),
-    )
+    resize = made_with.get("resize", RULE)
+    if resize != RULE:
+        raise InputError(
+            f"{file}: was trained on pictures resized by {resize}, the rule is {RULE} now; make "
+            "latents again and train on those, or use the code that it was trained with"
+        )
 
 
 def _sha256(content: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from model.compute import ComputeSettings
 from model.config import AdapterConfig
 from training.course import LoopSettings
 from training.held_out import HeldOutSettings
@@ -21,10 +22,11 @@ class TrainRun:
     for the one that the run folder's own run file names.
 
     base: a hub name, a folder as diffusers saves it, a training's folder or checkpoint, or "tiny",
-    a small one of random weights that fits the latents. adapter: its settings, or "none" to train
-    all weights of the base. null_text: what a dropped text becomes without an adapter. snr_shift:
-    1.0 for CogVideoX-5B, 3.0 for the 2B. threads: of torch on the CPU, 0 for its own choice; the
-    last bits of a sum depend on them.
+    a small one of random weights that fits the latents. base_dtype: of a frozen base; "fp8_storage"
+    keeps the weights of its blocks in eight bits and computes in bf16 (docs/decisions/023).
+    adapter: its settings, or "none" to train all weights of the base. null_text: what a dropped
+    text becomes without an adapter. snr_shift: 1.0 for CogVideoX-5B, 3.0 for the 2B. threads: of
+    torch on the CPU, 0 for its own choice; the last bits of a sum depend on them.
     """
 
     out: str = ""
@@ -32,7 +34,7 @@ class TrainRun:
     latents: str = ""
     text: str = ""
     base: str = "THUDM/CogVideoX-5b"  # paper, 6.1
-    base_dtype: Literal["bf16", "f32"] = "bf16"  # as the 5B was trained
+    base_dtype: Literal["bf16", "f32", "fp8_storage"] = "bf16"  # as the 5B was trained
     adapter: AdapterConfig | Literal["none"] = field(default_factory=AdapterConfig)
     null_text: Literal["empty", "zeros"] = "empty"  # as diffusers samples
     snr_shift: float = 1.0
@@ -40,4 +42,5 @@ class TrainRun:
     loop: LoopSettings = field(default_factory=LoopSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
     track: TrackSettings = field(default_factory=TrackSettings)

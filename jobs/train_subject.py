@@ -14,6 +14,7 @@ from jobs.train_settings import TrainRun
 from model.adapted import Adapted
 from model.config import OWN, TINY, AdapterConfig, TransformerConfig
 from model.extra_frame import open_model
+from model.fp8 import store_in_fp8
 from model.text import TextEncoder
 from model.weights import Base, identify_base, init_tiny_base, load_base
 from pipeline import storage
@@ -22,7 +23,9 @@ from training.checkpoint import Weights, find, is_checkpoint, read_state
 from training.dataset import ENCODERS, LatentDataset
 from training.weights import AdapterWeights, BaseWeights
 
-_TINY = "tiny"
+TINY_BASE = "tiny"
+"""Of a run file: a base of random weights, to be trained from scratch."""
+_FP8 = "fp8_storage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +48,27 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
             f'region is of the step before, and training has none; set layers to "{OWN}", or train '
             "to false"
         )
-    if run.base == _TINY and adapter is not None:
+    if adapter is None and run.base_dtype == _FP8:
         raise InputError(
-            f'base: found "{_TINY}" and an adapter; train the tiny base first, with adapter = '
+            f'base_dtype: found "{_FP8}" without an adapter; weights that learn need their bits: '
+            'set it to "f32"'
+        )
+    if run.base == TINY_BASE and adapter is not None:
+        raise InputError(
+            f'base: found "{TINY_BASE}" and an adapter; train the tiny base first, with adapter = '
             '"none", and name its folder here'
         )
-    if run.base == _TINY:
-        base = Base(_TINY, "", f"random weights of seed {run.loop.seed}")
-        transformer = init_tiny_base(run.loop.seed, _fitting(dataset))
+    if run.base == TINY_BASE:
+        base = Base(TINY_BASE, "", f"random weights of seed {run.loop.seed}")
+        transformer = init_tiny_base(run.loop.seed, fitting(dataset))
     else:
         place = find(run.base)
         _check_base(run, place, dataset)
         base = identify_base(place)
         trains_base = adapter is None or run.base_dtype == "f32"
         transformer = load_base(place, torch.float32 if trains_base else torch.bfloat16)
+        if run.base_dtype == _FP8:
+            store_in_fp8(transformer)
     _check_sizes(run, transformer.config, dataset)
     model = open_model(transformer, adapter, run.loop.seed)
     model.to(device)
@@ -70,7 +80,7 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
     return Subject(dataset, model, weights, base.fingerprint, _null_text(run, adapter, dataset))
 
 
-def _fitting(dataset: LatentDataset) -> TransformerConfig:
+def fitting(dataset: LatentDataset) -> TransformerConfig:
     """The tiny base for latents of this size."""
     frames, _, height, width = dataset[0].video.shape
     tokens, dim = dataset[0].text.shape

@@ -10,8 +10,12 @@ from typing import Any
 
 import torch
 
+from jobs.train_parity import gate
 from jobs.train_settings import TrainRun
 from jobs.train_subject import Subject, open_subject
+from model.compute import prepare
+from model.flops import SampleSize, sizes, step_flops, tokens
+from model.hardware import peak
 from pipeline import storage
 from pipeline.config import dump
 from pipeline.errors import InputError
@@ -29,6 +33,8 @@ from training.world import World
 
 _ELSEWHERE = ("out", "name", "latents", "text", "base", "threads")
 """Keys that say where things are: what they hold is in the identity of a run instead."""
+_HOW = "compute."
+"""Of keys that change no more of the numbers than their rounding."""
 
 
 def folder_of(run: TrainRun) -> Path:
@@ -55,6 +61,7 @@ def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
         if world.leads:
             storage.write(str(folder / "config.toml"), dump(run).encode())
             print(_said(run, folder, subject, world), flush=True)
+    prepare(subject.model, run.compute)
 
     def progress(left: int) -> TrainingProgress:
         if world.leads:
@@ -95,23 +102,32 @@ def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Tra
     training = Training(model, trained, noise_schedule(run.snr_shift), run.optimizer, world)
     identity = _identity(run, subject)
     told = Told(
-        Work(tokens=_tokens(run, subject)),
+        _cost(subject),
         model.reference_weight,
         partial(open_trackers, folder, run.track, run.name, identity),
     )
-    return Trainer(folder, training, subject.weights, course, run.loop, identity, told)
+    parity = gate(run, subject, course, training, folder)
+    return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)
 
 
-def _tokens(run: TrainRun, subject: Subject) -> int:
-    """Of one sample: text, video, and the reference where there is one."""
-    sample, patch = subject.dataset[0], subject.model.transformer.config["patch_size"]
-    pictures = len(sample.video) + (run.adapter != "none") * len(sample.reference)
-    return len(sample.text) + pictures * sample.video[0, 0].numel() // patch**2
+def _cost(subject: Subject) -> Work:
+    """Of one sample, and what this device can do at most."""
+    sample, base = subject.dataset[0], sizes(subject.model.transformer)
+    frames, _, height, width = sample.video.shape
+    size = SampleSize(frames, height, width, len(sample.reference))
+    adapter = subject.model.adapter
+    flops = step_flops(base, adapter, size).model
+    weight = next(subject.model.transformer.parameters())
+    return Work(tokens(base, adapter, size), flops, peak(weight.device, weight.dtype))
 
 
 def _identity(run: TrainRun, subject: Subject) -> dict[str, Any]:
     """All that the numbers of this training depend on, by dotted key."""
-    settings = {key: value for key, value in flat(run).items() if key not in _ELSEWHERE}
+    settings = {
+        key: value
+        for key, value in flat(run).items()
+        if key not in _ELSEWHERE and not key.startswith(_HOW)
+    }
     dataset = subject.dataset  # its id stands for all that its latents were made with
     encoders = {f"latents.{what}": dataset.made_with[what] for what in ENCODERS}
     return {**settings, **encoders, "dataset": dataset.dataset_id, "base": subject.base}

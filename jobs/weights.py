@@ -19,6 +19,7 @@ from jobs.generate_settings import GenerateRun
 from jobs.order import measures
 from jobs.settings import Run
 from jobs.train_settings import TrainRun
+from model.weights import FILES
 from pipeline import storage
 from pipeline.config import load, read_tables
 from pipeline.errors import InputError
@@ -69,7 +70,7 @@ def _wanted(paths: Sequence[str]) -> Iterator[Weights]:
                     yield from encoder_weights(run.latents)
             case TrainRun():
                 if run.base not in (_TINY, *made_here) and not is_path(run.base):
-                    yield Weights(run.base, "base", files=("transformer/*",))
+                    yield Weights(run.base, "base", files=FILES)
                 if run.text:
                     yield text_weights(run.text, "text")
             case GenerateRun() if not curated:

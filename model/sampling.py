@@ -19,6 +19,9 @@ from model.config import OWN, SamplingConfig
 from model.memory import ReferenceMemory, can_remember
 from model.transformer import CustomVideoX
 
+VERSION = 2
+"""Raised when other latents come of the same noise and conditions; videos record it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:

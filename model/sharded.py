@@ -6,6 +6,7 @@ lies around the blocks (0.3 % of the 5B) and the adapter, fp32, are every worker
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, cast
 
 from torch import distributed
@@ -31,6 +32,8 @@ def shard(model: Adapted) -> None:
         )
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return
+    # It warns of work in place on what a block returns; there is none.
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     blocks = model.transformer.transformer_blocks
     for number, block in enumerate(blocks):
         fully_shard(block)

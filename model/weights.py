@@ -18,6 +18,9 @@ from safetensors import SafetensorError
 from model.config import TINY, TransformerConfig
 from model.errors import ModelError
 
+FILES = ("transformer/*", "scheduler/*")
+"""Of a pipeline on the hub: what is read of it, by their patterns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -51,7 +54,7 @@ def load_base(
 
     Raises ModelError when it is not there, or is no text-to-video CogVideoX 1.0.
     """
-    folder = _base_folder(path_or_name)
+    folder = base_folder(path_or_name)
     _check_kind(path_or_name, _read_config(folder))
     try:
         loaded = CogVideoXTransformer3DModel.from_pretrained(
@@ -71,7 +74,7 @@ def load_base(
 
 def identify_base(path_or_name: str | Path) -> Base:
     """Reads every byte of the base's weights: seconds for a 5B."""
-    folder = _base_folder(path_or_name)
+    folder = base_folder(path_or_name)
     config = {k: v for k, v in _read_config(folder).items() if not k.startswith("_")}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for file in sorted(folder.glob("*.safetensors")):
@@ -82,7 +85,7 @@ def identify_base(path_or_name: str | Path) -> Base:
     return Base(str(path_or_name), revision, digest.hexdigest())
 
 
-def _base_folder(path_or_name: str | Path) -> Path:
+def base_folder(path_or_name: str | Path) -> Path:
     """The folder that holds the transformer's config.json, fetched from the hub if it must be."""
     local = Path(path_or_name).expanduser()
     for folder in (local / "transformer", local):
@@ -104,7 +107,7 @@ def _base_folder(path_or_name: str | Path) -> Path:
 
 
 def _downloaded(name: str | Path) -> Path:
-    return Path(snapshot_download(str(name), allow_patterns="transformer/*"))
+    return Path(snapshot_download(str(name), allow_patterns=list(FILES)))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -30,7 +30,8 @@ class Generated:
 
     name: of its folder; group: of the videos that are compared with other groups ("reference",
     "none"); subject: whose reference it is, the same in all groups; entity: the phrase in the
-    prompt; made_of: all that decides the pixels; seen: what sampling told of every step.
+    prompt; made_of: all that decides the pixels; seen: what sampling told of every step; crf: of
+    the mp4, None in records that are older than it.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Generated:
     num_frames: int
     made_of: Mapping[str, Any]
     seen: Sequence[Mapping[str, Any]]
+    negative_prompt: str = ""
+    crf: int | None = None
 
 
 def exists(url: str, name: str) -> bool:

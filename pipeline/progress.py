@@ -34,6 +34,7 @@ class Progress:
     """Counts the clips of one pass, as a context manager.
 
     total: clips that this pass has to do. status_url: where `status.json` goes; None: nowhere.
+    watcher: called with this whenever something came back.
     Its state is `done` when all clips came back, `failed` when an error left the block, and
     `stopped` when it was left early (an interrupt, SystemExit, a drained run). words: which of its
     counts are shown, and how they are called.
@@ -48,6 +49,7 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         words: Mapping[str, str] = _WORDS,
+        watcher: Callable[[Progress], None] = lambda shown: None,
     ) -> None:
         self.pass_name, self.total, self.runner = pass_name, total, runner
         self.done = self.kept = self.rejected = self.failed = 0
@@ -55,6 +57,7 @@ class Progress:
         self._words = words
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
+        self._watcher = watcher
         self._began = self._lined = self._saved = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._started = _now()
@@ -81,6 +84,7 @@ class Progress:
         self.failed += failed
         now = self._clock()
         self._mark(now)
+        self._watcher(self)
         if self._bar is not None:
             self._bar.set_description_str(self.line(), refresh=False)
             self._bar.update(done)

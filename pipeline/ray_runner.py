@@ -11,12 +11,14 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray._private.state import state as cluster_state  # as Ray Train looks for drained nodes
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -28,11 +30,15 @@ from ray.exceptions import (
 
 from pipeline.host import Host
 from pipeline.lifeline import module_path
+from pipeline.ray_metrics import FleetMetrics
 from pipeline.units import Finished, Lost
 from pipeline.work import Result, Unit, Work, WorkerKind
 
 IN_FLIGHT = 2
 """Units an actor has at once: the next one is there when the first is done."""
+
+_LOOK_S = 1.0
+"""Between two looks at which nodes are drained: they have half a minute or more (ours)."""
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where a driver that was submitted finds what its job was given."""
@@ -79,6 +85,14 @@ def _variables() -> dict[str, str]:
     return {name: text for name, text in ours.items() if name not in given}
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A node: its address, for people, and Ray's name for it."""
+
+    address: str
+    node: str
+
+
 class _Worker:
     """An actor: a host, and a second thread that can be asked to stop it."""
 
@@ -86,10 +100,10 @@ class _Worker:
         self._host = Host(work, decoders)
         self._stopped = False
 
-    def ready(self) -> str:
-        """The node that it found a place on, once its models are loaded."""
+    def ready(self) -> _Place:
+        """Where it found a place, once its models are loaded."""
         self._host.start()
-        return ray.util.get_node_ip_address()
+        return _Place(ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id())
 
     def stop(self) -> None:
         self._stopped = True
@@ -110,10 +124,18 @@ _remote_worker: Any = ray.remote(**_CONTRACT)(_Worker)
 
 @dataclass(slots=True)
 class _Actor:
+    """place: known once it is ready; leaving: its node goes, so it gets no more and is replaced."""
+
     handle: Any
     kind: WorkerKind
-    node: str = ""  # known once it is ready
+    place: _Place | None = None
+    leaving: bool = False
     flying: dict[Any, Unit] = field(default_factory=dict)
+
+    @property
+    def takes(self) -> bool:
+        """Whether it may be given units."""
+        return self.place is not None and not self.leaving
 
 
 class RayFleet:
@@ -124,25 +146,28 @@ class RayFleet:
         self._names = itertools.count()
         self._actors: dict[str, _Actor] = {}
         self._asking: dict[Any, str] = {}
+        self._looked = time.monotonic()
+        self._metrics = FleetMetrics()
         for kind in kinds:
             for _ in range(kind.count or _room(kind)):
                 self._hire(kind)
 
     def free(self) -> list[str]:
-        placed = {name: len(actor.flying) for name, actor in self._actors.items() if actor.node}
+        placed = {name: len(actor.flying) for name, actor in self._actors.items() if actor.takes}
         return [name for depth in range(IN_FLIGHT) for name, n in placed.items() if n <= depth]
 
     def idle(self) -> list[str]:
-        return [name for name, actor in self._actors.items() if actor.node and not actor.flying]
+        return [name for name, actor in self._actors.items() if actor.takes and not actor.flying]
 
     def size(self) -> int:
-        return sum(bool(actor.node) for actor in self._actors.values())
+        return sum(actor.takes for actor in self._actors.values())
 
     def submit(self, worker: str, unit: Unit) -> None:
         actor = self._actors[worker]
         actor.flying[actor.handle.run.remote(unit)] = unit
 
     def wait(self, timeout_s: float) -> list[Finished | Lost]:
+        self._leave_nodes_that_go()
         flying = {ref: name for name, actor in self._actors.items() for ref in actor.flying}
         refs = [*flying, *self._asking]
         ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
@@ -159,21 +184,29 @@ class RayFleet:
             except RayTaskError as error:
                 raise error.cause from None  # Ray's own message wraps it in its traceback
             actor = self._actors[name]
-            if isinstance(answer, str):
-                actor.node = answer
+            if isinstance(answer, _Place):
+                actor.place = answer
             else:
-                answer.node = actor.node
+                answer.node = actor.place.address if actor.place else ""
                 events.append(Finished(name, actor.flying.pop(ref), answer))
+                self._metrics.came_back(answer)
         for name in gone:
             self.retire(name)
             events.append(Lost(name))
+        self._let_go()
+        self._metrics.look(
+            placed=self.size(),
+            waiting=len(self._asking),
+            units=sum(len(actor.flying) for actor in self._actors.values()),
+        )
         return events
 
     def retire(self, worker: str) -> None:
-        actor = self._actors.pop(worker)
-        self._asking = {ref: name for ref, name in self._asking.items() if name != worker}
-        ray.kill(actor.handle)
-        self._hire(actor.kind)
+        actor = self._actors[worker]
+        self._metrics.lost(actor.place.address if actor.place else "")
+        self._dismiss(worker)
+        if not actor.leaving:
+            self._hire(actor.kind)
 
     def drain(self) -> None:
         for actor in self._actors.values():
@@ -183,6 +216,32 @@ class RayFleet:
         for actor in self._actors.values():
             ray.kill(actor.handle)
         self._actors.clear()
+
+    def _leave_nodes_that_go(self) -> None:
+        """Takes back what actors have whose node is drained, as a spot machine is before it goes.
+
+        They return the clips that they have done; the others, and new actors, go elsewhere.
+        """
+        if time.monotonic() - self._looked < _LOOK_S:
+            return
+        self._looked = time.monotonic()
+        going = cluster_state.get_draining_nodes()
+        for actor in list(self._actors.values()):
+            if actor.takes and actor.place is not None and actor.place.node in going:
+                actor.leaving = True
+                actor.handle.stop.options(concurrency_group="control").remote()
+                self._hire(actor.kind)
+
+    def _let_go(self) -> None:
+        """Ends the actors that have returned everything: a node without any may go at once."""
+        for name, actor in list(self._actors.items()):
+            if actor.leaving and not actor.flying:
+                self._dismiss(name)
+
+    def _dismiss(self, worker: str) -> None:
+        actor = self._actors.pop(worker)
+        self._asking = {ref: name for ref, name in self._asking.items() if name != worker}
+        ray.kill(actor.handle)
 
     def _hire(self, kind: WorkerKind) -> None:
         name = f"worker-{next(self._names)}"

@@ -96,6 +96,12 @@ class Double(Length):
         return [Measurement({"twice": 2 * fact["length"]["letters"]}) for fact in facts]
 
 
+class Counted(Length):
+    """The same under another name, for what is told of it."""
+
+    name = "counted"
+
+
 class Weightless(Length):
     """Finds no weights on the machine that it is set up on."""
 

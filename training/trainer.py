@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from training.ahead import read_ahead
 from training.checkpoint import FOLDER, Checkpoints, State, Weights, restore
 from training.course import FREE, Course, LoopSettings
+from training.diverged import Batches, Given, dump
 from training.measured import NONE
 from training.metrics import Metrics, TrainingProgress
 from training.speed import Work, memory
@@ -67,12 +68,15 @@ class Trainer:
         settings: LoopSettings,
         identity: Mapping[str, Any],
         told: Told | None = None,
+        parity: Callable[[bool], None] = lambda resumed: None,
     ) -> None:
         """weights: what is stored of the network. identity: all settings that the numbers depend
-        on, and what was trained from and on: a checkpoint of another one is refused. Raises
-        InputError when the workers cannot share a step.
+        on, and what was trained from and on: a checkpoint of another one is refused. parity: done
+        before the first step, told whether the run goes on from a checkpoint; an InputError of it
+        stops the run. Raises InputError when the workers cannot share a step.
         """
-        self._told = told or Told()
+        self._folder = folder
+        self._told, self._parity = told or Told(), parity
         self._training, self._weights, self._course = training, weights, course
         self._settings, self._world = settings, training.world
         self._share = settings.share(self._world.size)
@@ -93,6 +97,8 @@ class Trainer:
 
     def _run(self, stop: Callable[[], int], progress: Callable[[int], TrainingProgress]) -> Report:
         resumed = self._resume()
+        with self._world.together():
+            self._parity(resumed.step > 0)
         step = saved = resumed.step
         last = max(step, self._settings.steps)
         if step == 0:
@@ -107,7 +113,7 @@ class Trainer:
                 if stopped_by:
                     break
                 step += 1
-                loss = self._step(step, batches)
+                loss = self._step(step, self._position(resumed, step - 1), batches)
                 shown.show(loss)
                 if self._settings.saves(step):
                     self._save(step, self._position(resumed, step))
@@ -121,9 +127,13 @@ class Trainer:
         """Samples that the run has seen after so many steps."""
         return resumed.samples + (step - resumed.step) * self._settings.global_batch
 
-    def _step(self, step: int, batches: Sequence[Sequence[Example]]) -> float:
+    def _step(self, step: int, position: int, batches: Sequence[Sequence[Example]]) -> float:
         began = time.monotonic()
-        loss, norm = self._training.step(step - 1, batches)
+        try:
+            loss, norm = self._training.step(step - 1, batches)
+        except DivergedError as error:
+            place = self._dumped(step, position, batches, error)
+            raise DivergedError(f"{error}; python -m jobs.repro {place} does it again") from error
         took = time.monotonic() - began
         values: dict[str, Any] = {
             "step": step,
@@ -189,6 +199,14 @@ class Trainer:
                     "on the adapter, so the base has changed; start a new run"
                 )
         return {f"held_out_{name}": value for name, value in measured.numbers().items()}
+
+    def _dumped(self, step: int, position: int, batches: Batches, error: DivergedError) -> Path:
+        """All that a step was made of, written by every worker."""
+        rank = self._world.rank
+        given = Given(step, rank, position + rank * self._share, batches)
+        with self._world.together():
+            weights = self._weights if self._world.leads else None
+            return dump(self._folder, error, given, weights)
 
     def _reference_weight(self) -> float | None:
         """Of the last batches of all workers: they all know it, or none does."""

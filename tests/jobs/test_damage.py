@@ -19,6 +19,7 @@ import pytest
 
 from jobs import (
     dataset,
+    duplicates,
     entities,
     latents,
     probe,
@@ -245,7 +246,9 @@ def test_a_disk_that_fills_costs_nothing_but_time(
         with filled(disk, pages << 12):
             said = say(job, *given, code=2)
         (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-        told = re.search(r"/([^/]+): cannot be written \((\d+) bytes\): no space left, \d+ bytes are free", line)
+        told = re.search(
+            r"/([^/]+): cannot be written \((\d+) bytes\): no space left, \d+ bytes are free", line
+        )
         assert told, line
         assert missing in told[1]
         assert int(told[2]) > 0
@@ -260,7 +263,7 @@ def test_a_disk_that_fills_costs_nothing_but_time(
     no_room(score.main, 2, "lease.json")
     no_room(score.main, 4, "status.json")
     no_room(score.main, 6, "part-")
-    for job in (score, entities, segment):
+    for job in (score, duplicates, entities, segment):
         say(job.main, *given)
     no_room(samples.main, 4, ".tar")
     say(samples.main, *given)
@@ -277,7 +280,7 @@ def test_latents_are_mended_and_want_room_too(
     runs = shutil.copytree(whole, disk / "runs")
     given = ("--config", corpus / "run.toml", "--out", runs / "one")
     with filled(disk, 64 << 10):
-        assert "no space left" in say(latents.main, *given, code=2)
+        assert "No space left on device" in say(latents.main, *given, code=2)
     say(latents.main, *given)
     before = Files.of(runs)
     assert "encoded: 2 files, no problems" in say(verify.main, *given)

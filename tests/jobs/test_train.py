@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from small_latents import DIM, PICTURES, TOKENS, small_latents
 
+from jobs.repro import main as repro
 from jobs.train import main
 from model.adapter_file import read_header
 from model.text import TextEncoder, build_tiny
@@ -125,6 +126,21 @@ def test_an_adapter_changes_only_itself_and_learns(folder: Path):
     assert "reference_weight" not in lines[-1]  # which this backend would have to compute
 
 
+def test_ten_checks_come_before_the_first_step_and_one_that_fails_is_the_end(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    _run(_run_file(folder, "checked", steps=1))
+    assert capsys.readouterr().out.count(" ok: ") == 10
+    _run(_run_file(folder, "checked", steps=2))
+    assert capsys.readouterr().out.count(" ok: ") == 4
+    file = _run_file(folder, "unchecked", f"snr_shift = 3.0\n{ADAPTER}")
+    with pytest.raises(InputError, match="the parity gate failed at noise, loss: nothing was"):
+        _run(file)
+    said = capsys.readouterr().out
+    assert "noise     FAILED: alpha-bar at snr_shift 3, with diffusers' at 1 of the base's" in said
+    assert not (folder / "unchecked" / "checkpoints").exists()
+
+
 def test_an_adapter_says_what_it_was_trained_with(folder: Path):
     _run(_run_file(folder, "telling", steps=1))
     told = read_header(_newest(folder / "telling") / "adapter.safetensors").made_with
@@ -228,3 +244,17 @@ def test_a_checkpoint_of_another_config_is_refused_by_its_key(folder: Path):
         _run(_run_file(folder, "changed", steps=3, rate=2e-3))
     with pytest.raises(InputError, match=r"adapter.rank = 4, the run 5"):
         _run(_run_file(folder, "changed", "[adapter]\nrank = 5\nalpha = 4", steps=3))
+
+
+def test_a_step_that_diverged_can_be_done_again(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    _run(_run_file(folder, "wild", rate=1e30), code=1)
+    said = capsys.readouterr().out
+    place = folder / "wild" / "diverged" / "step-00000002"
+    assert f"python -m jobs.repro {place} does it again" in said
+    monkeypatch.setattr(sys, "argv", ["repro", str(place)])
+    assert repro() == 1
+    said = capsys.readouterr().out
+    assert "step 2, worker 0, batch 1" in said
+    assert "it begins with what " in said

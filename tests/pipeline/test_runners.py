@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
-from toys import Length, tasks
+from toys import Counted, Length, tasks
 
 from pipeline.clip import Failed
 from pipeline.errors import InputError
 from pipeline.host import StageError
 from pipeline.local_runner import LocalFleet
+from pipeline.progress import Progress
 from pipeline.units import Batch, Loop, cut
 from pipeline.work import Limits, Work, WorkerKind
 
@@ -57,7 +61,8 @@ def codes(batches: list[Batch]) -> dict[str, str | None]:
 def own_cluster() -> Iterator[None]:
     from pipeline.ray_runner import cluster
 
-    with ExitStack() as stack:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_metrics_report_interval_ms", "500")
         stack.enter_context(cluster())
         yield
 
@@ -74,6 +79,45 @@ def test_exactly_the_guilty_clips_fail_on_ray() -> None:
     batches: list[Batch] = []
     run_on_ray(Work((Length(),), {}, limits=LIMITS), NAMES, batches)
     assert codes(batches) == WANTED
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("own_cluster")
+def test_prometheus_is_told_of_clips_outcomes_and_workers() -> None:
+    import ray
+
+    from pipeline.ray_metrics import PassMetrics
+    from pipeline.ray_runner import RayFleet
+
+    shown = Progress("score", 10, None, stream=io.StringIO(), watcher=PassMetrics().look)
+    shown.update(4, kept=3, rejected=1)
+    shown.update(1, failed=1)
+    node = ray.nodes()[0]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    fleet = RayFleet(Work((Counted(),), {}), [WorkerKind(count=1)])
+    assert Loop(fleet, lambda batch: None, lambda: False).run(cut(tasks("a", "b", "bad"), 2))
+    wanted = {
+        ("customvideox_clips_total", 'fate="kept"', 'stage_pass="score"'): 3,
+        ("customvideox_clips_total", 'fate="rejected"', 'stage_pass="score"'): 1,
+        ("customvideox_clips_left", 'stage_pass="score"'): 5,
+        ("customvideox_outcomes_total", 'code="measured"', 'stage="counted"'): 2,
+        ("customvideox_outcomes_total", 'code="bad"', 'stage="counted"'): 1,
+        ("customvideox_workers{", 'state="placed"'): 1,
+        ("customvideox_units_in_flight{",): 0,
+    }
+    found: dict[tuple[str, ...], float] = {}
+    until = time.monotonic() + 60
+    while found != wanted and time.monotonic() < until:
+        shown.update(0)  # a gauge that is not set again is told once
+        time.sleep(0.5)
+        with urllib.request.urlopen(address) as answer:
+            text = answer.read().decode()
+        told = [line for line in text.splitlines() if not line.startswith("#")]
+        for words, line in itertools.product(wanted, told):
+            if all(word in line for word in words):
+                found[words] = float(line.rpartition(" ")[2])
+    fleet.close()
+    assert found == wanted
 
 
 @pytest.mark.ray
