@@ -18,9 +18,9 @@ ARGS = $(strip $(call given,CONFIG,config) $(call given,CORPUS,corpus) \
 
 JOBS := corpus manifest parts probe appearance motion overlay score duplicates caption entities segment pair \
         samples shards dataset latents train generate evaluate report thresholds whatif verify prune status \
-        compact retry rehearse weights
+        compact retry rehearse weights plan
 DEMO := --config jobs/configs/demo
-.PHONY: help $(JOBS) aesthetic consistency demo test check bench bench-peers lock
+.PHONY: help $(JOBS) submit aesthetic consistency demo test check bench bench-peers lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,7 @@ runs/demo-corpus: | $(READY)
 dataset: ## from a manifest to training shards: all the steps below, in order
 manifest: ## reads the corpus and says what is in it, and what is wrong with which row
 parts: ## says which zips of the corpus are worth fetching
+plan: ## what would keep CONFIG from running, and what it would take: hours, cost, yield, gigabytes
 rehearse: ## runs every network of CONFIG once on a few clips: tiny ones, of random weights
 weights: ## fetches what the networks of CONFIG are loaded from, ahead
 probe: ## measures: what the container says (size, rate, length, codec)
@@ -80,6 +81,9 @@ retry: ARGS += $(call given,ERRORS,errors)
 thresholds: ARGS += $(call given,MEASURE,measure)
 $(JOBS): $(READY)
 	$(RUN) jobs.$@ $(ARGS)
+
+submit: $(READY) ## runs JOB (dataset, score, ...) of CONFIG on the Ray cluster of RAY_ADDRESS
+	$(RUN) jobs.submit $(ARGS) $(or $(JOB),dataset)
 
 aesthetic: ## measures: appearance, whose one pass finds both
 consistency: ## measures: appearance, whose one pass finds both

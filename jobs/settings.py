@@ -62,6 +62,14 @@ class ShardSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceSettings:
+    """What a plan multiplies hours by, in any currency: of one CPU, of one GPU; 0: nothing said."""
+
+    cpu_hour: float = 0.0
+    gpu_hour: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A whole run file. out: its run folder; facts: shared by runs, "" beside the run folder."""
 
@@ -82,6 +90,7 @@ class Run:
     sample: SampleSettings = SampleSettings()
     shards: ShardSettings = ShardSettings()
     latents: LatentsSettings = field(default_factory=LatentsSettings)
+    prices: PriceSettings = PriceSettings()
     filters: Mapping[str, Mapping[str, FilterChange]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jobs.command import parser, read_run
 from jobs.curation import House, open_house
+from jobs.preflight import check_store
+from jobs.reading import facts_url
 from pipeline import failures
 from pipeline.passes import PassReport
 from pipeline.shards import ShardReport
@@ -32,6 +34,7 @@ def take(
     given = arguments.parse_args()
     started = time.monotonic()
     with open_house(read_run(given), given.all, latents) as house:
+        check_store(facts_url(house.run))
         prepare(house)
         house.look_for_weights([stage for stages in passes.values() for stage in stages])
         on = {stage.name for stage in house.curation.stages}

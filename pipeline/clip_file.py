@@ -32,7 +32,7 @@ _STORED, _DEFLATED = 0, 8
 
 @contextmanager
 def local_file(location: Location) -> Iterator[str]:
-    """A path that can be opened while the block runs.
+    """A path that any process of this machine can open while the block runs.
 
     Raises DecodeError: missing, empty, unreadable (a damaged zip, a checksum that is wrong),
     unreachable (an object store refused), too_large.
@@ -49,7 +49,7 @@ def local_file(location: Location) -> Iterator[str]:
         except OSError as error:
             raise DecodeError("unreachable", f"cannot be fetched: {_one_line(error)}") from error
         file.flush()
-        yield f"/proc/self/fd/{file.fileno()}"
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
 
 
 def size_and_time(location: Location) -> tuple[int, float | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 import types
 from collections.abc import Mapping
@@ -17,9 +18,12 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline import storage
 from pipeline.errors import InputError
 
 T = TypeVar("T")
+
+_USER_INFO = re.compile(r"^\w[\w+.-]*://[^/@]*:[^/]*@")
 
 _WANTED = {
     "int_type": "a whole number",
@@ -51,6 +55,11 @@ def load(path: str | None, kind: type[T], overrides: Mapping[str, Any] | None = 
 
 def build(tables: dict[str, Any], kind: type[T], source: str) -> T:
     """Tables as `kind`. InputError begins with `source`, see `load`."""
+    if secret := _secret(tables):
+        raise InputError(
+            f"{source}: {secret}: found credentials in a url; leave them out, they come from the "
+            "environment alone"
+        )
     adapter = TypeAdapter(kind)
     text = json.dumps(tables, default=str)  # JSON, for in it a list may become a tuple strictly
     try:
@@ -67,13 +76,24 @@ def dump(settings: Any) -> str:
 def read_tables(path: str) -> dict[str, Any]:
     """A run file as it is written. Raises InputError."""
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        return tomllib.loads(storage.read(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such run file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a run file: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {error}") from error
+
+
+def _secret(value: Any, key: str = "") -> str | None:
+    """The first key whose text holds a url with a name and a password in it."""
+    if isinstance(value, str):
+        return key if _USER_INFO.search(value) else None
+    if not isinstance(value, dict | list):
+        return None
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    found = (_secret(each, f"{key}.{name}".removeprefix(".")) for name, each in inner)
+    return next(filter(None, found), None)
 
 
 def _put(tables: dict[str, Any], key: str, value: Any, source: str) -> None:

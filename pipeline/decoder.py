@@ -17,10 +17,16 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from pipeline.clip import Failed, Location
+from pipeline.clip_file import local_file
+from pipeline.container import DecodeError
 from pipeline.frames import FrameRequest, Frames
 from pipeline.lifeline import Child, rss_bytes, spawn
 
-_WITHHELD = ("OPENAI_API_KEY",)  # a hostile file may take the child over
+_WITHHELD = (  # a hostile file may take the child over
+    *("OPENAI_API_KEY", "HF_TOKEN"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("FSSPEC_S3", "FSSPEC_S3_KEY", "FSSPEC_S3_SECRET", "FSSPEC_S3_TOKEN"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,8 @@ class _Lost:
 class Decoder:
     """Decodes clip after clip in one child; a clip that kills two of them or is late has failed.
 
-    deadline_s: for one clip; memory_bytes: of the child.
+    deadline_s: for one clip; memory_bytes: of the child. What lies in a zip or an object store is
+    fetched here: the child gets a file to open, and no credentials.
     """
 
     def __init__(self, deadline_s: float, memory_bytes: int) -> None:
@@ -53,11 +60,18 @@ class Decoder:
             self._served = 0
 
     def decode(self, path: Location, requests: Sequence[FrameRequest]) -> list[Frames] | Failed:
-        """The frames of one clip, one per request, or why not."""
+        """The frames of one clip, one per request, or why not. InputError: the store is away."""
+        try:
+            with local_file(path) as file:
+                return self._decode(file, tuple(requests))
+        except DecodeError as error:
+            return Failed(error.code, error.message)
+
+    def _decode(self, file: str, requests: tuple[FrameRequest, ...]) -> list[Frames] | Failed:
         deaths = 0
         while True:
             self.start()
-            answer = self._ask(path, tuple(requests))
+            answer = self._ask(file, requests)
             if not isinstance(answer, _Lost):
                 self._served += 1
                 return answer
@@ -76,14 +90,12 @@ class Decoder:
             self._socket.close()
             self._socket = None
 
-    def _ask(
-        self, path: Location, requests: tuple[FrameRequest, ...]
-    ) -> list[Frames] | Failed | _Lost:
+    def _ask(self, file: str, requests: tuple[FrameRequest, ...]) -> list[Frames] | Failed | _Lost:
         """The child's answer, or why the child has to go."""
         assert self._socket is not None
         try:
             with Connection(os.dup(self._socket.fileno())) as connection:
-                connection.send((path, requests, self._memory_bytes))
+                connection.send((file, requests, self._memory_bytes))
                 late = self._await(connection)
                 answer = late or connection.recv()
             if isinstance(answer, Failed | _Lost):

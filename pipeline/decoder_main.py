@@ -13,8 +13,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from pipeline.clip import Failed, Location
-from pipeline.clip_file import local_file
+from pipeline.clip import Failed
 from pipeline.decode import DecodeError, read_frames
 from pipeline.frames import FrameRequest, Frames
 from pipeline.lifeline import die_with_parent
@@ -40,19 +39,18 @@ def main() -> None:
     with Connection(os.dup(fd)) as connection:
         while True:
             try:
-                path, requests, memory_bytes = connection.recv()
+                file, requests, memory_bytes = connection.recv()
             except EOFError:
                 return
             resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-            _answer(connection, channel, path, requests)
+            _answer(connection, channel, file, requests)
 
 
 def _answer(
-    connection: Connection, channel: socket.socket, path: Location, requests: Sequence[FrameRequest]
+    connection: Connection, channel: socket.socket, file: str, requests: Sequence[FrameRequest]
 ) -> None:
     try:
-        with local_file(path) as file:
-            metas, memory = _pack(read_frames(file, requests))
+        metas, memory = _pack(read_frames(file, requests))
     except DecodeError as error:
         connection.send(Failed(error.code, error.message))
     except MemoryError:

@@ -6,3 +6,11 @@ class InputError(Exception):
 
     A job prints it and exits with code 2.
     """
+
+
+class StoreError(InputError):
+    """An object store is away or does not let us in: says nothing about the object asked for."""
+
+
+class NoPermissionError(InputError, PermissionError):
+    """An object store does not let us read or write this one object."""

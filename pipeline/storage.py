@@ -1,8 +1,9 @@
 """Files here and in object stores: whole ones, finished before they are seen.
 
-A url is a local path, or anything with `://` in it, which fsspec opens. Local bytes go to a hidden
-file of the same folder, to the disk, and then under their name; an object store gets one PUT of
-finished bytes (an exception inside an open handle would commit a truncated object).
+A url is a local path, or anything with `://` in it, which fsspec opens (`s3://`: pipeline/s3.py).
+Local bytes go to a hidden file of the same folder, to the disk, and then under their name; an
+object store gets one PUT of finished bytes (an exception inside an open handle would commit a
+truncated object). What a person can mend is an InputError everywhere.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pipeline.errors import InputError
 
 _LEFTOVER = ".tmp-"
 """How the hidden files begin; one that is left over was being written when its writer died."""
+
+_S3 = ("s3://", "s3a://")
 
 _REFUSED = {
     errno.ENOSPC: "no space left",
@@ -196,14 +199,44 @@ def remove(url: str) -> None:
             fs.rm_file(key)
 
 
+def clear_uploads(url: str, older_s: float) -> int:
+    """Takes away what killed writers of large objects left below a folder; returns how many.
+
+    A store shows these parts to nobody and charges for them. older_s: begun so long ago, so that no
+    writer that still works loses its own.
+    """
+    if not url.startswith(_S3):
+        return 0
+    fs, key = _remote(url)
+    return fs.clear_uploads(key, older_s)
+
+
 def _remote(url: str) -> tuple[Any, str]:
     """The file system of a url and the key in it; listings are never remembered."""
+    protocol, _, key = url.partition("://")
+    if "@" in key.partition("/")[0]:
+        raise InputError(
+            f"{protocol}://...@{key.partition('/')[0].rpartition('@')[2]}: found credentials in a "
+            "url, where logs would show them; leave them out and set the environment's (docs: "
+            "On an object store)"
+        )
+    if url.startswith(_S3):
+        return _s3_store(url), key.rstrip("/")
     try:
         fs, key = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise InputError(f"{url}: cannot be opened: {error}") from error
     fs.invalidate_cache()
     return fs, key
+
+
+def _s3_store(url: str) -> Any:
+    """The one of this process; s3fs is imported when the first such url is met."""
+    try:
+        from pipeline.s3 import store_of
+    except ImportError as error:
+        raise InputError(f"{url}: {error}; install s3fs") from error
+    return store_of(os.getpid())
 
 
 @contextmanager
@@ -243,6 +276,8 @@ def _explained(url: str, num_bytes: int) -> Iterator[None]:
     """Turns what a user can mend (a full disk, a read-only folder) into one line."""
     try:
         yield
+    except InputError:
+        raise
     except OSError as error:
         reason = _REFUSED.get(error.errno or 0)
         if isinstance(error, PermissionError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.sample_tar import tar_size
+from pipeline.sample_tar import tar_size, unpack
 from pipeline.shard_reader import read_sample
 from pipeline.shards import SHARD_LIST, Row, read_index
 
@@ -76,7 +76,7 @@ def _shard_problems(url: str, shard: str, rows: Sequence[Row]) -> list[str]:
             )
         end = row["offset"] + row["size"]
         try:
-            read_sample(url, row)
+            unpack(row["key"], read_sample(url, row))
         except InputError as error:
             problems.append(str(error).removeprefix(f"{url}/"))
     found = storage.size(storage.join(url, shard))

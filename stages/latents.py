@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline import storage, video
 from pipeline.clip import Clip, Facts, Failed, Measurement, Outcome
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.frames import Frames
 from pipeline.latents_file import FORMAT, in_order
 from pipeline.sample_tar import LATENTS, pack, unpack
@@ -152,6 +152,8 @@ class Latents(Stage):
         try:
             packed = storage.read(storage.join(self._samples, facts["sample"]["name"]))
             members = unpack(clip.clip_id, packed)
+        except StoreError:
+            raise
         except (FileNotFoundError, InputError) as error:
             return Failed("sample", f"its sample is missing or damaged: {error}")
         note, phrase = json.loads(members["json"]), facts["entities"]["phrase"]

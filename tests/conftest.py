@@ -1,13 +1,20 @@
-"""Clips made by hand."""
+"""Clips made by hand, and an S3 server."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import av
 import cv2
+import fsspec.config
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 
 def _render(
@@ -53,3 +60,29 @@ def render() -> Callable[..., Path]:
 def texture() -> Callable[..., np.ndarray]:
     """Smooth coloured noise, good to follow: (height, width, seed=0) -> (H, W, 3) uint8."""
     return _texture
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server with an empty bucket, for all tests of a process."""
+    from s3_server import s3_server
+
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def on_s3(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., S3Server]]:
+    """Leads this process to the server: (settings of pipeline.s3.Store) -> the server."""
+    from pipeline.s3 import store_of
+
+    def lead(**settings: Any) -> S3Server:
+        for name, value in s3.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setitem(fsspec.config.conf, "s3", settings)
+        store_of.cache_clear()
+        return s3
+
+    yield lead
+    s3.spare()
+    store_of.cache_clear()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from model.errors import ModelError
+from model.fp8 import Fp8Linear
 from model.stock import Read, stock_v
 from model.transformer import CustomVideoX
 from training.order import normal
@@ -148,15 +149,15 @@ def _held(base: nn.Module) -> Read:
     def read(name: str) -> Tensor:
         place, _, leaf = name.rpartition(".")
         module: Any = base.get_submodule(place)
-        widened = getattr(module, "dequantised", None)
-        weight = widened() if leaf == "weight" and widened else getattr(module, leaf)
+        eighth = leaf == "weight" and isinstance(module, Fp8Linear)
+        weight = module.dequantised() if eighth else getattr(module, leaf)
         return weight.full_tensor() if isinstance(weight, DTensor) else weight.detach()
 
     return read
 
 
 def _is_fp8(base: nn.Module) -> bool:
-    return any(hasattr(module, "dequantised") for module in base.modules())
+    return any(isinstance(module, Fp8Linear) for module in base.modules())
 
 
 def _short(dtype: torch.dtype) -> str:

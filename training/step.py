@@ -79,7 +79,20 @@ class Example:
 
 
 class DivergedError(Exception):
-    """A loss or a gradient is not a number any more: which step, which samples."""
+    """A loss or a gradient is not a number any more: which step, which samples.
+
+    norms: of the gradient of each trained weight, by name.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        loss: float = 0.0,
+        norm: float = 0.0,
+        norms: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.loss, self.norm, self.norms = loss, norm, dict(norms or {})
 
 
 class Optimizer:
@@ -103,16 +116,27 @@ class Optimizer:
     def update(self, step: int) -> float:
         """Clips, updates, and clears the gradients. Returns their norm before clipping.
 
-        Nothing is updated when that norm is not finite.
+        Nothing is updated, clipped or cleared when that norm is not finite.
         """
         parameters = list(self.parameters.values())
-        norm = float(nn.utils.clip_grad_norm_(parameters, self._settings.clip_norm))
-        if math.isfinite(norm):
-            for group in self._adamw.param_groups:
-                group["lr"] = self.rate(step)
-            self._adamw.step()
+        gradients = [weight.grad for weight in parameters if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not math.isfinite(norm):
+            return float(norm)
+        nn.utils.clip_grads_with_norm_(parameters, self._settings.clip_norm, norm)
+        for group in self._adamw.param_groups:
+            group["lr"] = self.rate(step)
+        self._adamw.step()
         self._adamw.zero_grad(set_to_none=True)
-        return norm
+        return float(norm)
+
+    def norms(self) -> dict[str, float]:
+        """Of the gradient of each parameter that has one."""
+        return {
+            name: float(parameter.grad.norm())
+            for name, parameter in self.parameters.items()
+            if parameter.grad is not None
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Moments and counts as `<parameter>/<what>`; without those that were never updated."""
@@ -202,6 +226,9 @@ class Training:
             everyone = ", ".join(self.world.gather(", ".join(keys)))
             raise DivergedError(
                 f"step {number + 1}: found the loss {total} and a gradient of norm {norm} on the "
-                f"samples {everyone}; lower optimizer.learning_rate, or look at them"
+                f"samples {everyone}; lower optimizer.learning_rate, or look at them",
+                total,
+                norm,
+                self.optimizer.norms(),
             )
         return total, norm

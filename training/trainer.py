@@ -18,11 +18,13 @@ from pipeline.errors import InputError
 from training.ahead import read_ahead
 from training.checkpoint import FOLDER, Checkpoints, State, Weights, restore
 from training.course import FREE, Course, LoopSettings
+from training.diverged import Batches, Given, dump
 from training.measured import NONE
 from training.metrics import Metrics, TrainingProgress
 from training.speed import Work, memory
 from training.step import DivergedError, Example, Training
 from training.track import Tracker
+from training.validation import Validation
 
 _AHEAD = 2
 """Optimizer steps whose samples are read before they are wanted."""
@@ -47,12 +49,14 @@ class Report:
 class Told:
     """What else a run tells of itself. open_trackers: of a run that goes on from this step.
 
-    reference_weight: of the network's last batch, None where it does not know.
+    reference_weight: of the network's last batch, None where it does not know; validation: makes
+    videos.
     """
 
     work: Work = Work()
     reference_weight: Callable[[], float | None] = lambda: None
     open_trackers: Callable[[int], Sequence[Tracker]] = lambda step: ()
+    validation: Validation | None = None
 
 
 class Trainer:
@@ -74,6 +78,7 @@ class Trainer:
         before the first step, told whether the run goes on from a checkpoint; an InputError of it
         stops the run. Raises InputError when the workers cannot share a step.
         """
+        self._folder = folder
         self._told, self._parity = told or Told(), parity
         self._training, self._weights, self._course = training, weights, course
         self._settings, self._world = settings, training.world
@@ -111,7 +116,7 @@ class Trainer:
                 if stopped_by:
                     break
                 step += 1
-                loss = self._step(step, batches)
+                loss = self._step(step, self._position(resumed, step - 1), batches)
                 shown.show(loss)
                 if self._settings.saves(step):
                     self._save(step, self._position(resumed, step))
@@ -125,9 +130,13 @@ class Trainer:
         """Samples that the run has seen after so many steps."""
         return resumed.samples + (step - resumed.step) * self._settings.global_batch
 
-    def _step(self, step: int, batches: Sequence[Sequence[Example]]) -> float:
+    def _step(self, step: int, position: int, batches: Sequence[Sequence[Example]]) -> float:
         began = time.monotonic()
-        loss, norm = self._training.step(step - 1, batches)
+        try:
+            loss, norm = self._training.step(step - 1, batches)
+        except DivergedError as error:
+            place = self._dumped(step, position, batches, error)
+            raise DivergedError(f"{error}; python -m jobs.repro {place} does it again") from error
         took = time.monotonic() - began
         values: dict[str, Any] = {
             "step": step,
@@ -143,7 +152,15 @@ class Trainer:
         if step % self._course.held_out.settings.every == 0 or step == self._settings.steps:
             values |= self._held_out()
         self._write(values)
+        if self._told.validation is not None and self._told.validation.settings.due(step):
+            self._validate(step, self._told.validation)
         return loss
+
+    def _validate(self, step: int, validation: Validation) -> None:
+        sampled = validation.sampled()
+        with self._world.together():
+            for key, sheet in validation.write(step, sampled).items():
+                self._metrics.show(step, f"validation/{key}", sheet)
 
     def _resume(self) -> State:
         """Puts back the last checkpoint. Returns where the run stands."""
@@ -193,6 +210,14 @@ class Trainer:
                     "on the adapter, so the base has changed; start a new run"
                 )
         return {f"held_out_{name}": value for name, value in measured.numbers().items()}
+
+    def _dumped(self, step: int, position: int, batches: Batches, error: DivergedError) -> Path:
+        """All that a step was made of, written by every worker."""
+        rank = self._world.rank
+        given = Given(step, rank, position + rank * self._share, batches)
+        with self._world.together():
+            weights = self._weights if self._world.leads else None
+            return dump(self._folder, error, given, weights)
 
     def _reference_weight(self) -> float | None:
         """Of the last batches of all workers: they all know it, or none does."""

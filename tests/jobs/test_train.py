@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from small_latents import DIM, PICTURES, TOKENS, small_latents
 
+from jobs.repro import main as repro
 from jobs.train import main
 from model.adapter_file import read_header
 from model.text import TextEncoder, build_tiny
@@ -243,3 +244,28 @@ def test_a_checkpoint_of_another_config_is_refused_by_its_key(folder: Path):
         _run(_run_file(folder, "changed", steps=3, rate=2e-3))
     with pytest.raises(InputError, match=r"adapter.rank = 4, the run 5"):
         _run(_run_file(folder, "changed", "[adapter]\nrank = 5\nalpha = 4", steps=3))
+
+
+def test_a_step_that_diverged_can_be_done_again(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    _run(_run_file(folder, "wild", rate=1e30), code=1)
+    said = capsys.readouterr().out
+    place = folder / "wild" / "diverged" / "step-00000002"
+    assert f"python -m jobs.repro {place} does it again" in said
+    monkeypatch.setattr(sys, "argv", ["repro", str(place)])
+    assert repro() == 1
+    said = capsys.readouterr().out
+    assert "step 2, worker 0, batch 1" in said
+    assert "it begins with what " in said
+
+
+def test_videos_are_made_of_latents_where_their_codec_is_not_at_hand(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    more = "[validation]\nevery = 2\nsamples = 2\n[validation.sampling]\nsteps = 2"
+    _run(_run_file(folder, "shown", f"{ADAPTER}\n{more}", steps=3))
+    assert "validation shows latents, not pictures: found no run in" in caplog.text
+    made = sorted(file.suffix for file in (folder / "shown/validation/step-00000002").iterdir())
+    assert made == [".mp4", ".mp4", ".png", ".png"]
+    _run(_run_file(folder, "shown", f"{ADAPTER}\n[track]\ntensorboard = false", steps=4))

@@ -144,3 +144,19 @@ def test_an_override_that_does_not_fit_is_refused(path: Path) -> None:
         config.load(str(path), Run, {"out.deeper": 1})
     with pytest.raises(InputError, match=r"unknown key motion\.limits; did you mean limit"):
         config.load(None, Run, {"motion.limits": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('out = "s3://name:s3cr3t@bucket/runs"', "out"),
+        ('[[workers]]\nplace = "https://name:s3cr3t@host/v1"', r"workers\.0\.place"),
+    ],
+)
+def test_a_url_with_credentials_is_refused_and_not_repeated(
+    path: Path, text: str, key: str
+) -> None:
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"{key}: found credentials in a url") as refused:
+        config.load(str(path), Run)
+    assert "s3cr3t" not in str(refused.value)

@@ -1,9 +1,13 @@
 """A file is there whole, or not at all, here and in an object store."""
 
+from __future__ import annotations
+
 import errno
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
@@ -11,11 +15,16 @@ import pytest
 from pipeline import storage
 from pipeline.errors import InputError
 
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
-@pytest.fixture(params=["local", "memory"])
-def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def base(request: pytest.FixtureRequest, tmp_path: Path, on_s3: Callable[..., S3Server]) -> str:
     if request.param == "local":
         return str(tmp_path)
+    if request.param == "s3":
+        return f"{on_s3().url}/{tmp_path.name}"
     fsspec.filesystem("memory").store.clear()
     return "memory://bucket/runs"
 

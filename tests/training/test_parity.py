@@ -22,6 +22,7 @@ import model.adapted
 import model.position
 from model.config import AdapterConfig, EraeConfig, TransformerConfig
 from model.extra_frame import open_model
+from model.fp8 import store_in_fp8
 from model.stock import stored
 from model.weights import identify_base, load_base, save_base
 from pipeline.errors import InputError
@@ -60,10 +61,14 @@ def _case(
     adapter: AdapterConfig | None = ADAPTER_CONFIG,
     dtype: torch.dtype = torch.float32,
     snr_shift: float = 1.0,
+    fp8: bool = False,
 ) -> Case:
     base = folder / "base"
     save_base(base_of(config), base)
-    network = open_model(load_base(base, dtype), adapter)
+    transformer = load_base(base, dtype)
+    if fp8:
+        store_in_fp8(transformer)
+    network = open_model(transformer, adapter)
     dataset = LatentDataset(latents)
     course = Course(
         dataset,
@@ -107,6 +112,8 @@ def _failed(case: Case, resumed: bool = False) -> tuple[list[str], list[str]]:
         {},
         {"config": SINCOS, "snr_shift": 3.0},
         {"dtype": torch.bfloat16},
+        {"dtype": torch.bfloat16, "fp8": True},
+        {"fp8": True},
         {"adapter": None},
         {"adapter": replace(ADAPTER_CONFIG, kind="extra_frame")},
         {"adapter": replace(ADAPTER_CONFIG, attention="independent", delta=(1, -2, 3))},
@@ -176,6 +183,15 @@ def test_a_base_that_changed_in_memory_is_found(make: Make):
     assert "FAILED: all " in said[1]
     with pytest.raises(InputError, match="failed at stock, base: nothing was trained"):
         refuse(failed)
+
+
+def test_a_base_in_eight_bits_that_changed_is_found(make: Make):
+    case = make(fp8=True)
+    with torch.no_grad():
+        case.model.get_parameter("transformer.transformer_blocks.1.attn1.to_k.scale")[5] *= 4
+    failed, said = _failed(case)
+    assert failed == ["base"]
+    assert "weights in eight bits are " in said[1]
 
 
 def test_a_base_that_changed_on_disk_is_found(make: Make):
