@@ -13,6 +13,7 @@ import torch
 from jobs.train_parity import gate
 from jobs.train_settings import TrainRun
 from jobs.train_subject import Subject, open_subject
+from jobs.train_validation import validation
 from model.compute import prepare
 from model.flops import SampleSize, sizes, step_flops, tokens
 from model.hardware import peak
@@ -20,8 +21,9 @@ from pipeline import storage
 from pipeline.config import dump
 from pipeline.errors import InputError
 from training.checkpoint import flat
-from training.course import Course
+from training.course import FREE, Course
 from training.dataset import ENCODERS, LatentDataset
+from training.deterministic import make_deterministic
 from training.held_out import hold_out, split
 from training.metrics import TrainingProgress
 from training.objective import noise_schedule
@@ -33,8 +35,17 @@ from training.world import World
 
 _ELSEWHERE = ("out", "name", "latents", "text", "base", "threads")
 """Keys that say where things are: what they hold is in the identity of a run instead."""
-_HOW = "compute."
-"""Of keys that change no more of the numbers than their rounding."""
+_HOW = ("compute", "launch", "track", "validation")
+"""Tables that change no more of the numbers than their rounding, or only show them."""
+
+
+def changeless(run: TrainRun) -> dict[str, Any]:
+    """The settings that the numbers of a training depend on, by dotted key."""
+    return {
+        key: value
+        for key, value in flat(run).items()
+        if key.partition(".")[0] not in (*_ELSEWHERE, *_HOW) and key not in FREE
+    }
 
 
 def folder_of(run: TrainRun) -> Path:
@@ -53,6 +64,8 @@ def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
     folder = folder_of(run)
     if run.threads:
         torch.set_num_threads(run.threads)
+    if run.deterministic:
+        make_deterministic()
     with world.together():
         check_trackers(run.track)
         dataset = LatentDataset(run.latents or storage.join(run.out, "latents"))
@@ -105,6 +118,7 @@ def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Tra
         _cost(subject),
         model.reference_weight,
         partial(open_trackers, folder, run.track, run.name, identity),
+        validation(run, subject, course, folder, world),
     )
     parity = gate(run, subject, course, training, folder)
     return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)
@@ -123,14 +137,9 @@ def _cost(subject: Subject) -> Work:
 
 def _identity(run: TrainRun, subject: Subject) -> dict[str, Any]:
     """All that the numbers of this training depend on, by dotted key."""
-    settings = {
-        key: value
-        for key, value in flat(run).items()
-        if key not in _ELSEWHERE and not key.startswith(_HOW)
-    }
     dataset = subject.dataset  # its id stands for all that its latents were made with
     encoders = {f"latents.{what}": dataset.made_with[what] for what in ENCODERS}
-    return {**settings, **encoders, "dataset": dataset.dataset_id, "base": subject.base}
+    return {**changeless(run), **encoders, "dataset": dataset.dataset_id, "base": subject.base}
 
 
 def _said(run: TrainRun, folder: Path, subject: Subject, world: World) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.sample_tar import tar_size
+from pipeline.sample_tar import tar_size, unpack
 from pipeline.shard_reader import read_sample
 from pipeline.shards import INDEX, SHARD_LIST, Row, read_index
 
@@ -90,7 +90,7 @@ def _shard_problems(url: str, shard: str, rows: Sequence[Row]) -> list[Problem]:
             )
         end = row["offset"] + row["size"]
         try:
-            read_sample(url, row)
+            unpack(row["key"], read_sample(url, row))
         except InputError as error:
             place = storage.join(url, shard)
             problems.append(Problem(shard, str(error).removeprefix(f"{place}: ")))
