@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Self, TextIO
 
@@ -53,6 +54,8 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._watcher = watcher
+        self._writer = ThreadPoolExecutor(1, "status")
+        self._writing: Future[None] | None = None
         self._began = self._lined = self._saved = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._started = _now()
@@ -130,6 +133,7 @@ class Progress:
         # The error that ends the block is the one to show, even when the disk is full too.
         with contextlib.suppress(OSError, InputError) if kind else contextlib.nullcontext():
             self._save(state)
+        self._writer.shutdown(wait=False)
 
     def status(self, state: str) -> dict[str, Any]:
         """What `status.json` says; times in UTC, rate in clips per second."""
@@ -165,9 +169,19 @@ class Progress:
         self._stream.flush()
 
     def _save(self, state: str) -> None:
+        """A slow store holds nothing up: while one write is on its way, others are skipped."""
         self._saved = self._clock()
-        if self._status_url is not None:
-            storage.write(self._status_url, json.dumps(self.status(state), indent=2).encode())
+        if self._status_url is None:
+            return
+        content = json.dumps(self.status(state), indent=2).encode()
+        running = state == "running" and storage.local(self._status_url) is None
+        if running and self._writing is not None and not self._writing.done():
+            return
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._writer.submit(storage.write, self._status_url, content)
+        if not running:
+            self._writing.result()
 
 
 def _spelt(rate: float) -> str:

@@ -16,6 +16,7 @@ from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKL
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load
+from small_samples import packed_sample
 from small_vae import SCALING, save_vae
 from transformers import T5EncoderModel, T5Tokenizer
 
@@ -24,15 +25,13 @@ from model.text import TextEncoder, build_tiny
 from pipeline import storage, video
 from pipeline.clip import Clip, Failed, Measurement, clip_id
 from pipeline.errors import InputError
-from pipeline.sample_tar import pack, unpack
-from pipeline.video import VideoSettings
+from pipeline.sample_tar import unpack
 from stages.augment import AugmentSettings, augmented
 from stages.encoders import LatentsSettings, encode_pictures
 from stages.latents import Latents
 from stages.networks.placement import Placement
 
 CAPTION = "A red ball rolls over a floor, and the red ball stops."
-BUILT = {"interval": 5, "reference_version": 9}
 SETTINGS = LatentsSettings("dct", "tiny", 96, 64, 24, "f32", placement=Placement(batch=4))
 CLIP = Clip(clip_id("ball.mp4"), "ball.mp4", "/nowhere/ball.mp4", CAPTION, "source")
 
@@ -65,15 +64,8 @@ class Place:
         self.folder = folder
         self.text = str(folder / "text")
         build_tiny(self.text, [CAPTION])
-        file = io.BytesIO()
-        Image.fromarray(reference).save(file, "PNG")
-        members = {
-            "json": json.dumps({"caption": CAPTION, "provenance": {"settings": BUILT}}).encode(),
-            "mask.png": b"",
-            "mp4": video.encode(images, VideoSettings(192, 128)),
-            "reference.png": file.getvalue(),
-        }
-        storage.create(str(folder / "samples/ball.tar"), pack(CLIP.clip_id, members))
+        packed = packed_sample(CLIP.clip_id, CAPTION, images, reference)
+        storage.create(str(folder / "samples/ball.tar"), packed)
 
     def stage(
         self, settings: LatentsSettings = SETTINGS, out: str = "out", text: str = ""
