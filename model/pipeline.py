@@ -88,7 +88,7 @@ class CustomVideoXPipeline:
         side = codec.space_factor
         self.size = size or (side * config["sample_width"], side * config["sample_height"])
         self._null_text = model.adapter.null_text if model.adapter else null_text
-        self._snr_shift = snr_shift
+        self.snr_shift = snr_shift
         self._device = torch.device("cpu")
         self._guests: tuple[nn.Module, ...] = ()  # networks that are on the device while they work
         self._kept: Mapping[str, Tensor] = {}
@@ -116,7 +116,7 @@ class CustomVideoXPipeline:
         without one 1.0. Raises ModelError when something is missing or does not fit together.
         """
         place, header, config = str(base), None, None
-        file = None if adapter is None else _adapter_file(Path(adapter))
+        file = None if adapter is None else adapter_file(Path(adapter))
         if file is not None:
             header = read_header(file)
             config = switched(header.config, tab, erae)
@@ -229,7 +229,7 @@ class CustomVideoXPipeline:
 
                 with self._at_work(self.model):
                     made.append(
-                        sample(self.model, conditions, noise, settings, self._snr_shift, heard)
+                        sample(self.model, conditions, noise, settings, self.snr_shift, heard)
                     )
         with self._at_work(*self.codec.networks):
             pixels = [_pixels(self.codec.decode(one.transpose(1, 2))[0]) for one in made]
@@ -307,7 +307,8 @@ def switched(config: AdapterConfig, tab: bool, erae: bool) -> AdapterConfig:
     return replace(config, backend="auto", tab=tabs, erae=eraes)
 
 
-def _adapter_file(place: Path) -> Path:
+def adapter_file(place: Path) -> Path:
+    """The file itself, or that of a checkpoint's folder."""
     return place / _ADAPTER if place.is_dir() else place
 
 
