@@ -157,7 +157,8 @@ def built(files: AbstractFileSystem, root: str) -> dict[str, str]:
     """Name -> sha256 of the shards and latents below root."""
     base = f"{root}/runs/one".removeprefix("s3://")
     found = [name for kind in ("shards", "latents") for name in files.find(f"{base}/{kind}")]
-    hashes = [hashlib.sha256(files.read_bytes(name)).hexdigest() for name in found]
+    contents: Iterator[Any] = map(files.cat_file, found)
+    hashes = [hashlib.sha256(content).hexdigest() for content in contents]
     return {name.removeprefix(base): digest for name, digest in zip(found, hashes, strict=True)}
 
 
