@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Self, TextIO
@@ -28,6 +28,8 @@ MARK_EVERY_S = 0.5
 RATE_MARKS = 10
 """... or of the last ten updates, where a minute holds fewer."""
 
+_WORDS = {"kept": "kept", "rejected": "rejected", "failed": "failed"}
+
 
 class Progress:
     """Counts the clips of one pass, as a context manager.
@@ -35,7 +37,8 @@ class Progress:
     total: clips that this pass has to do. status_url: where `status.json` goes; None: nowhere.
     watcher: called with this whenever something came back.
     Its state is `done` when all clips came back, `failed` when an error left the block, and
-    `stopped` when it was left early (an interrupt, SystemExit, a drained run).
+    `stopped` when it was left early (an interrupt, SystemExit, a drained run). words: which of its
+    counts are shown, and how they are called.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class Progress:
         runner: str = "local",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        words: Mapping[str, str] = _WORDS,
         watcher: Callable[[Progress], None] = lambda shown: None,
     ) -> None:
         self.pass_name, self.total, self.runner = pass_name, total, runner
         self.done = self.kept = self.rejected = self.failed = 0
         self._status_url = status_url
+        self._words = words
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._watcher = watcher
@@ -155,7 +160,7 @@ class Progress:
         }
 
     def _counts(self) -> str:
-        return f"{self.kept} kept, {self.rejected} rejected, {self.failed} failed"
+        return ", ".join(f"{getattr(self, count)} {word}" for count, word in self._words.items())
 
     def _mark(self, now: float) -> None:
         if len(self._marks) > 1 and now - self._marks[-2][0] < MARK_EVERY_S:
