@@ -6,7 +6,9 @@ reads every sample alone, in the full shuffle, by threads, and checks its SHA-25
 shard after shard in their order and checks nothing, in this process and by a DataLoader with as
 many workers as we have threads, of which the faster counts. Both end at fp32 tensors. A second pair
 of figures adds what chance adds to a sample in training: its draw from the posterior, and the
-noise.
+noise. On a machine that does other things CPU time says more than the clock.
+
+    python -m benchmarks.loader [samples]
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ from training.dataset import LatentDataset
 from training.held_out import HeldOutSettings, hold_out, split
 from training.order import ShuffleSettings, epoch_order, normal
 
-SAMPLES, PER_SHARD, READERS, AHEAD, ROUNDS, EPOCHS = 240, 40, 2, 32, 5, 3
+SAMPLES = int(sys.argv[1]) if sys.argv[1:] else 240  # a GB
+PER_SHARD, READERS, AHEAD, ROUNDS, EPOCHS = 40, 2, 32, 5, 3
 BAR_SPEED, BAR_GROWTH = 1.0, 0.05
 PACKAGES = ("torch", "safetensors", "webdataset", "numpy", "pyarrow")
 
@@ -128,12 +131,13 @@ def _speed(course: Course, dataset: LatentDataset, tars: list[str]) -> dict[str,
         "webdataset_example": lambda: _webdataset(tars, _example),
         "webdataset_example_workers": lambda: _with_workers(tars, _example),
     }
-    rounds = []
+    rounds, spent = [], []
     for number in range(ROUNDS + 1):
         names = list(readers)[:: 1 if number % 2 else -1]
-        found = {name: _samples_per_s(readers[name]) for name in names}
+        found = {name: _measured(readers[name]) for name in names}
         if number:  # the first one warms up
-            rounds.append({name: found[name] for name in readers})
+            rounds.append({name: found[name][0] for name in readers})
+            spent.append({name: found[name][1] for name in readers if "workers" not in name})
             print("  ".join(f"{name} {value:.0f}/s" for name, value in rounds[-1].items()))
 
     def ratio(what: str) -> float:
@@ -144,21 +148,27 @@ def _speed(course: Course, dataset: LatentDataset, tars: list[str]) -> dict[str,
     medians = {name: round(statistics.median(r[name] for r in rounds), 1) for name in readers}
     return {
         "samples_per_s": medians,
+        "cpu_ms_per_sample": {
+            name: round(1000 * statistics.median(each[name] for each in spent), 2)
+            for name in spent[0]
+        },
         "ratio_read": ratio("read"),
         "ratio_example": ratio("example"),
         "rounds": [{name: round(value, 1) for name, value in each.items()} for each in rounds],
     }
 
 
-def _samples_per_s(reader: Callable[[], Iterable[Any]]) -> float:
-    began = time.perf_counter()
+def _measured(reader: Callable[[], Iterable[Any]]) -> tuple[float, float]:
+    """Samples a second, and seconds of this process's CPU time for each."""
+    began, spent = time.perf_counter(), time.process_time()
     count = sum(1 for _ in reader())
     if count != SAMPLES:
         raise RuntimeError(f"{count} of {SAMPLES} samples came")
-    return SAMPLES / (time.perf_counter() - began)
+    taken = time.perf_counter() - began
+    return SAMPLES / taken, (time.process_time() - spent) / SAMPLES
 
 
-def _webdataset(tars: list[str], decoded: Callable[[Mapping[str, Any]], Any]) -> WebDataset:
+def _webdataset(tars: list[str], decoded: Callable[[Mapping[str, Any]], Any]) -> Any:
     return WebDataset(tars, shardshuffle=False).map(decoded)
 
 

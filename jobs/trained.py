@@ -98,12 +98,15 @@ def open_training(
     return _placed(pipe, run, base, trained.adapter)
 
 
+def named_base(run: GenerateRun) -> str:
+    """Of a run with an adapter: the run's, or the one that the adapter says it was trained on."""
+    return run.base or read_header(adapter_file(Path(run.adapter))).base.name
+
+
 def open_adapter(run: GenerateRun) -> Opened:
-    """The file that the run names, and a base: the run's, or the one it says it was trained on."""
-    file = adapter_file(Path(run.adapter))
-    header = read_header(file)
-    _check_rules(file, header.made_with)
-    base = run.base or header.base.name
+    """The file that the run names, on `named_base`. Raises ModelError or InputError."""
+    file, base = adapter_file(Path(run.adapter)), named_base(run)
+    _check_rules(file, read_header(file).made_with)
     pipe = CustomVideoXPipeline.from_pretrained(
         base,
         file,

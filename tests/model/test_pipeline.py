@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,16 @@ def test_the_picture_the_entity_and_the_negative_prompt_each_say_something(
         pipe(PROMPT, picture(), "red ball", reference_guidance_scale=3.0, **SHORT),
     ):
         assert not torch.equal(other.latents, red)
+
+
+@pytest.mark.parametrize(("config", "wanted"), [(LIKE_5B, 1.0), (LIKE_2B, 3.0)])
+def test_a_base_without_a_scheduler_has_that_of_its_kind(
+    tmp_path: Path, config: Any, wanted: float
+) -> None:
+    save_pipeline(tmp_path, config, snr_shift=2.0)
+    assert opened(tmp_path).snr_shift == 2.0
+    shutil.rmtree(tmp_path / "scheduler")
+    assert opened(tmp_path).snr_shift == wanted
 
 
 def test_several_seeds_are_several_videos_each_as_if_alone(pipe: CustomVideoXPipeline) -> None:
