@@ -2,8 +2,8 @@
 
 A step is forward, loss, backward, clipping and AdamW. On a GPU the 5B at the paper's size, rank
 128, batch 1, in bf16, and once with the settings for a card of 24 GB; elsewhere TINY in fp32 on one
-core, four samples, and nothing compiled. Random weights: only time and memory are measured. The baseline is
-benchmarks/peft_baseline.py.
+core, four samples, and nothing compiled. Random weights: only time and memory are measured. The
+baseline is benchmarks/peft_baseline.py.
 
 What a step does is counted once, however often checkpoints do it: by model/flops.py.
 """
