@@ -12,6 +12,7 @@ from training.held_out import HeldOutSettings
 from training.launch import LaunchSettings
 from training.step import OptimizerSettings
 from training.track import TrackSettings
+from training.validation import ValidationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +48,5 @@ class TrainRun:
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
     launch: LaunchSettings = field(default_factory=LaunchSettings)

@@ -13,6 +13,7 @@ import torch
 from jobs.train_parity import gate
 from jobs.train_settings import TrainRun
 from jobs.train_subject import Subject, open_subject
+from jobs.train_validation import validation
 from model.compute import prepare
 from model.flops import SampleSize, sizes, step_flops, tokens
 from model.hardware import peak
@@ -34,8 +35,8 @@ from training.world import World
 
 _ELSEWHERE = ("out", "name", "latents", "text", "base", "threads")
 """Keys that say where things are: what they hold is in the identity of a run instead."""
-_HOW = ("compute", "launch")
-"""Tables that change no more of the numbers than their rounding."""
+_HOW = ("compute", "launch", "track", "validation")
+"""Tables that change no more of the numbers than their rounding, or only show them."""
 
 
 def changeless(run: TrainRun) -> dict[str, Any]:
@@ -117,6 +118,7 @@ def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Tra
         _cost(subject),
         model.reference_weight,
         partial(open_trackers, folder, run.track, run.name, identity),
+        validation(run, subject, course, folder, world),
     )
     parity = gate(run, subject, course, training, folder)
     return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -284,7 +285,17 @@ def _explained(url: str, num_bytes: int) -> Iterator[None]:
             reason = "no permission"
         if reason is None:
             raise
+        if error.errno == errno.ENOSPC:
+            reason += _room(url)
         raise InputError(
             f"{url}: cannot be written ({num_bytes} bytes): {reason}; "
             "make room or name another output"
         ) from error
+
+
+def _room(url: str) -> str:
+    """What is left on a local disk, in words."""
+    path = local(url)
+    while path is not None and not path.exists() and path != path.parent:
+        path = path.parent
+    return "" if path is None else f", {shutil.disk_usage(path).free} bytes are free"

@@ -24,6 +24,7 @@ from training.metrics import Metrics, TrainingProgress
 from training.speed import Work, memory
 from training.step import DivergedError, Example, Training
 from training.track import Tracker
+from training.validation import Validation
 
 _AHEAD = 2
 """Optimizer steps whose samples are read before they are wanted."""
@@ -48,12 +49,14 @@ class Report:
 class Told:
     """What else a run tells of itself. open_trackers: of a run that goes on from this step.
 
-    reference_weight: of the network's last batch, None where it does not know.
+    reference_weight: of the network's last batch, None where it does not know; validation: makes
+    videos.
     """
 
     work: Work = Work()
     reference_weight: Callable[[], float | None] = lambda: None
     open_trackers: Callable[[int], Sequence[Tracker]] = lambda step: ()
+    validation: Validation | None = None
 
 
 class Trainer:
@@ -149,7 +152,15 @@ class Trainer:
         if step % self._course.held_out.settings.every == 0 or step == self._settings.steps:
             values |= self._held_out()
         self._write(values)
+        if self._told.validation is not None and self._told.validation.settings.due(step):
+            self._validate(step, self._told.validation)
         return loss
+
+    def _validate(self, step: int, validation: Validation) -> None:
+        sampled = validation.sampled()
+        with self._world.together():
+            for key, sheet in validation.write(step, sampled).items():
+                self._metrics.show(step, f"validation/{key}", sheet)
 
     def _resume(self) -> State:
         """Puts back the last checkpoint. Returns where the run stands."""

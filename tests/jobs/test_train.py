@@ -299,3 +299,14 @@ def test_the_papers_run_is_a_file():
     optimizer = run.optimizer
     assert (optimizer.learning_rate, optimizer.weight_decay) == (1e-5, 1e-2)
     assert optimizer.warmup_steps == 0
+
+
+def test_videos_are_made_of_latents_where_their_codec_is_not_at_hand(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    more = "[validation]\nevery = 2\nsamples = 2\n[validation.sampling]\nsteps = 2"
+    _run(_run_file(folder, "shown", f"{ADAPTER}\n{more}", steps=3))
+    assert "validation shows latents, not pictures: found no run in" in caplog.text
+    made = sorted(file.suffix for file in (folder / "shown/validation/step-00000002").iterdir())
+    assert made == [".mp4", ".mp4", ".png", ".png"]
+    _run(_run_file(folder, "shown", f"{ADAPTER}\n[track]\ntensorboard = false", steps=4))
