@@ -83,8 +83,8 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
 
 
 def _move_out_of_the_file(base: nn.Module) -> None:
-    """The weights lie in the mapped file, 8 bytes apart from where memory of their own would begin,
-    and a matrix product there may round otherwise: 2e-7 were seen in v.
+    """The weights lie in the mapped file, where no address is a multiple of 64 as it is elsewhere,
+    and a CPU's matrix product may round otherwise for that: 2e-7 were seen in v.
     """
     for weight in base.parameters():
         weight.data = weight.data.clone()
