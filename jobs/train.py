@@ -10,11 +10,14 @@ import hashlib
 import json
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from jobs.command import finish
 from jobs.train_settings import TrainRun
-from jobs.train_work import changeless, folder_of, work
+from jobs.train_work import changeless, place_of, work
 from model.errors import ModelError
+from pipeline import storage
 from pipeline.config import load
 from pipeline.errors import InputError
 from pipeline.lease import Lease
@@ -50,7 +53,7 @@ def _work_here(run: TrainRun, world: World, stop: Stop) -> int:
         with ExitStack() as held:
             with world.together():
                 if world.leads:
-                    held.enter_context(Lease(str(folder_of(run) / "lease.json")))
+                    held.enter_context(Lease(storage.join(place_of(run), "lease.json")))
             return work(run, world, lambda: stop.signal or 0)
     except InputError:
         if world.leads:
@@ -63,10 +66,11 @@ def _work_on_ray(run: TrainRun, stop: Stop) -> int:
     from training.ray_launch import WorkersLostError, run_on_ray
 
     run.loop.share(run.launch.workers)
-    folder = folder_of(run)
     told = json.dumps(changeless(run), sort_keys=True)
     name = f"{run.name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-    with Lease(str(folder / "lease.json")):
+    place = storage.local(place_of(run))
+    with Lease(storage.join(place_of(run), "lease.json")), TemporaryDirectory() as here:
+        folder = place or Path(here)
         try:
             return run_on_ray(partial(work, run), run.launch, folder / "ray", name, stop)
         except WorkersLostError as error:

@@ -60,12 +60,12 @@ Opened = tuple[CustomVideoXPipeline, Weights]
 def of_training(run: GenerateRun) -> tuple[TrainRun, Trained]:
     """The training of the run folder, and its last checkpoint."""
     place = storage.join(run.out, run.training)
-    own, checkpoint = Path(place) / "config.toml", Path(find(place))
-    if not own.exists() or not is_checkpoint(checkpoint):
+    own, checkpoint = storage.join(place, "config.toml"), Path(find(place))
+    if not storage.exists(own) or not is_checkpoint(checkpoint):
         raise InputError(
             f"{place}: found no checkpoint; run `python -m jobs.train` first, or name an adapter"
         )
-    training = load(str(own), TrainRun)
+    training = load(own, TrainRun)
     known = read_state(checkpoint).settings
     trains_base = training.adapter == "none"
     return training, Trained(

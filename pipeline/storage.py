@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from mmap import mmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,7 +56,7 @@ def join(base: str, *parts: str) -> str:
     return folder + "/".join(parts)
 
 
-def write(url: str, data: bytes) -> None:
+def write(url: str, data: bytes | mmap) -> None:
     """Puts a whole file in place at once, over an older one."""
     with _explained(url, len(data)):
         path = local(url)
@@ -241,7 +242,7 @@ def _s3_store(url: str) -> Any:
 
 
 @contextmanager
-def _finished(path: Path, data: bytes) -> Iterator[Path]:
+def _finished(path: Path, data: bytes | mmap) -> Iterator[Path]:
     """A hidden file beside `path` whose bytes are on the disk; gone afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f"{_LEFTOVER}{secrets.token_hex(8)}")

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +22,22 @@ from pipeline.errors import InputError
 from training.course import LoopSettings
 from training.dataset import Latents
 from training.launch import join
+from training.step import DivergedError
 from training.world import World
 
 
 @dataclass(frozen=True)
 class Order:
     """What the workers are to do. stop_at: the last one alone hears a signal before this step of
-    its own count; sick: a sample that it cannot read; apart: it sees another folder.
+    its own count; sick: a sample that it cannot read; wild: one whose latents are no numbers;
+    apart: it sees another folder.
     """
 
     folder: Path
     loop: LoopSettings
     stop_at: int = 0
     sick: int = -1
+    wild: int = -1
     apart: bool = False
 
 
@@ -67,15 +70,18 @@ class _Seeing(SmallNetwork):
 
 
 class _Sick(SmallSamples):
-    """One sample cannot be read."""
+    """One sample cannot be read, and one is no numbers."""
 
-    def __init__(self, sick: int) -> None:
-        self._sick = sick
+    def __init__(self, sick: int, wild: int) -> None:
+        self._sick, self._wild = sick, wild
 
     def __getitem__(self, number: int) -> Latents:
         if number == self._sick:
             raise InputError(f"sample {number}: damaged latents")
-        return super().__getitem__(number)
+        latents = super().__getitem__(number)
+        if number == self._wild:
+            return replace(latents, video=latents.video * float("nan"))
+        return latents
 
 
 class Workers:
@@ -114,13 +120,13 @@ def _work(rank: int, size: int, port: int, order: Order) -> Answer:
         return 15 * (last and asked == order.stop_at)
 
     network = _Seeing()
-    samples = _Sick(order.sick) if last else SmallSamples()
+    samples = _Sick(order.sick, order.wild) if last else SmallSamples()
     folder = order.folder / "apart" if last and order.apart else order.folder
     with join() as world:
         trainer = small_trainer(folder, order.loop, network=network, world=world, samples=samples)
         try:
             report = trainer.run(stop, quiet)
-        except InputError as error:
+        except (InputError, DivergedError) as error:
             return Answer(-1, 0, str(error), network.seen)
     return Answer(report.step, report.stopped_by, "", network.seen)
 

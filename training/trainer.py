@@ -50,13 +50,14 @@ class Told:
     """What else a run tells of itself. open_trackers: of a run that goes on from this step.
 
     reference_weight: of the network's last batch, None where it does not know; validation: makes
-    videos.
+    videos; saved: is given each checkpoint.
     """
 
     work: Work = Work()
     reference_weight: Callable[[], float | None] = lambda: None
     open_trackers: Callable[[int], Sequence[Tracker]] = lambda step: ()
     validation: Validation | None = None
+    saved: Callable[[Path], None] = lambda checkpoint: None
 
 
 class Trainer:
@@ -186,7 +187,8 @@ class Trainer:
         with self._world.together():
             if self._world.leads:
                 state = State(step, samples, self._constants, self._identity)
-                self._checkpoints.save(state, self._weights, self._training.optimizer.state())
+                optimizer = self._training.optimizer.state()
+                self._told.saved(self._checkpoints.save(state, self._weights, optimizer))
 
     def _write(self, values: Mapping[str, Any]) -> None:
         with self._world.together():

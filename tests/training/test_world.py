@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from small_training import SOURCES
 from small_world import Order, Workers, workers
 
 from pipeline.errors import InputError
 from training.course import LoopSettings
+from training.diverged import read
+from training.held_out import split
 from training.metrics import ANEW, read_metrics
+from training.order import place
 
 LOOP = LoopSettings(steps=12, global_batch=8, batch=2, checkpoint_every=5, text_drop=0.3)
 SHARE = 4  # samples of each of two workers in a step
@@ -118,3 +122,20 @@ def test_a_global_batch_that_does_not_come_out_even_is_refused(
     ):
         loop.share(workers)
     assert replace(loop, global_batch=near).share(workers) * workers == near
+
+
+def test_a_step_that_diverges_in_one_worker_is_kept_by_all(meet: Workers, tmp_path: Path):
+    numbers, _ = split(LOOP.seed, SOURCES, 0.3)
+    wild = numbers[place(LOOP.seed, SHARE, len(numbers)).number]  # the second one's first sample
+    answers = meet(2, Order(tmp_path, LOOP, wild=wild))
+    assert answers[0].error == answers[1].error
+    assert "step 1: found the loss nan and a gradient of norm nan on" in answers[0].error
+    workers = read(tmp_path / "diverged" / "step-00000001")
+    assert [(given.rank, given.position) for given in workers] == [(0, 0), (1, SHARE)]
+    finite = [
+        [bool(example.latents.isfinite().all()) for batch in given.batches for example in batch]
+        for given in workers
+    ]
+    assert finite == [[True] * SHARE, [False] + [True] * (SHARE - 1)]
+    keys = [one.key for given in workers for batch in given.batches for one in batch]
+    assert all(key in answers[0].error for key in keys)
