@@ -83,6 +83,11 @@ def _forecast(house: House, clips: int, some: np.ndarray, crew: Crew) -> Iterato
         return
     yield ok(f"dry run: {tried.clips} clips{'' if tried.whole else ', not all in the time given'}")
     yield ""
+    yield from figures(house, tried, clips, crew)
+
+
+def figures(house: House, tried: DryRun, clips: int, crew: Crew) -> Iterator[Said | str]:
+    """What so many clips would take and give."""
     yield f"for {clips} clips, {crew.size} workers ({crew.cpus:g} CPUs, {crew.gpus:g} GPUs):"
     total, spent = 0.0, Counter[str]()
     for one in tried.passes:
