@@ -7,10 +7,8 @@ not run.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 
 import numpy as np
 
@@ -36,12 +34,7 @@ def main() -> int:
     if given.clips < 1:
         raise InputError(f"--clips: found {given.clips}, wanted 1 or more")
     house = look_at(read_run(given))
-    with ExitStack() as opened:
-        if os.environ.get("RAY_ADDRESS"):
-            from pipeline.ray_runner import cluster
-
-            opened.enter_context(cluster())
-        return _plan(house, given.clips)
+    return _plan(house, given.clips)
 
 
 def _plan(house: House, clips: int) -> int:
