@@ -29,7 +29,7 @@ from jobs.curation import House
 from jobs.dry_run import DryRun
 from jobs.estimate import Crew, Tried
 from jobs.plan import figures
-from pipeline import manifest_cache, shards, storage
+from pipeline import shards, storage
 from pipeline.clip import Measurement
 from pipeline.filters import merge
 from pipeline.ledger import Ledger
@@ -228,19 +228,19 @@ def main() -> int:
         return 0
     sizes = tuple(map(int, sys.argv[1:])) or ROWS
     figures = {}
-    for rows in sizes:
+    for rows in sorted(sizes, reverse=True):
         replay.build(rows)
         replay.house_of(rows)  # the corpus as read is kept from here on
         figures[rows] = {name: _measure(name, rows) for name in STEPS if _wanted(name, rows)}
         shutil.rmtree(replay.FOLDER / str(rows) / "again", ignore_errors=True)
     bars = _bars(figures)
-    result = {"bars": bars, "rows": figures, "cache": manifest_cache.LEAST_BYTES}
-    print(provenance.write("scale", PACKAGES, result))
+    print(provenance.write("scale", PACKAGES, {"bars": bars, "rows": figures}))
     return 0 if bars["passed"] else 1
 
 
 def _wanted(name: str, rows: int) -> bool:
-    return name != "pass" or rows <= DRIVEN
+    """Feeding goes on for minutes at a million, and is bounded by its portions."""
+    return name not in ("pass", "tasks") or rows <= DRIVEN
 
 
 def _measure(name: str, rows: int) -> dict[str, object]:
