@@ -18,7 +18,7 @@ ARGS = $(strip $(call given,CONFIG,config) $(call given,CORPUS,corpus) \
 
 JOBS := corpus manifest parts probe appearance motion overlay score duplicates caption entities segment pair \
         samples shards dataset latents train generate evaluate report thresholds whatif verify prune status \
-        compact retry rehearse weights plan
+        repair compact retry rehearse weights plan
 DEMO := --config jobs/configs/demo
 .PHONY: help $(JOBS) submit aesthetic consistency demo test check bench bench-peers lock
 
@@ -72,7 +72,8 @@ report: ## writes the report and the contact sheets of a run
 thresholds: ## quantiles of the measures of run OUT, and what each threshold would keep
 whatif: ## replays the thresholds of CONFIG over the facts of run OUT: who would flip
 retry: ## measures clips of run OUT again that failed: ERRORS=timeout,crash
-verify: ## compares the shards with their index, byte for byte
+verify: ## looks at every byte of run OUT: facts, samples, latents, shards
+repair: ## makes again what verify finds damaged or missing, and nothing else
 compact: ## merges the small files of the facts of run OUT, as each pass does where they are many
 prune: ## removes the tars that no index names
 status: ## how far run OUT is

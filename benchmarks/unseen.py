@@ -107,13 +107,13 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     size = Size(given.subjects, given.steps, given.layers, given.batch)
-    seeds = {}
+    seeds: dict[int, dict[str, float]] = {}
     for seed in given.seeds:
         with TemporaryDirectory() as folder:
             seeds[seed] = _one(seed, size, Path(folder))
         print(seed, {name: round(value, 4) for name, value in seeds[seed].items()}, flush=True)
-    figures: dict[str, Any] = {"size": asdict(size), "seeds": seeds}
-    print(provenance.write("unseen", PACKAGES, figures))
+        figures = {"size": asdict(size), "seeds": dict(sorted(seeds.items()))}
+        print(provenance.write("unseen", PACKAGES, figures), flush=True)
     return 0 if all(found["gap_low"] > 0 for found in seeds.values()) else 1
 
 

@@ -143,6 +143,11 @@ class House:
             for stage, some in clips.items():
                 self.curation.ledger.measure_again(stage, some, why)
 
+    def set_aside(self, stage: str, name: str) -> None:
+        """Puts a damaged file of this stage's facts out of the way."""
+        with self._leases([stage], "repair"):
+            self.curation.ledger.set_aside(stage, name)
+
     @contextmanager
     def _leases(self, stages: Iterable[str], doing: str) -> Iterator[None]:
         """Nobody else measures these stages meanwhile, or InputError."""

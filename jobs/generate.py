@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -16,9 +15,9 @@ from jobs.attention_report import files, told
 from jobs.command import finish
 from jobs.curation import recorded
 from jobs.generate_settings import GenerateRun
-from jobs.generator import WITH, WITHOUT, Draft, Generator, Trained, Wish
+from jobs.generator import WITH, WITHOUT, Draft, Generator, Wish
 from jobs.order import recorded_text
-from jobs.train_settings import TrainRun
+from jobs.trained import of_training, open_adapter, open_training
 from jobs.wishes import wishes_of
 from model.errors import ModelError
 from model.sampling import Step
@@ -28,9 +27,7 @@ from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.stop import Stop
 from pipeline.video import VideoSettings
-from training.checkpoint import find, is_checkpoint, read_state
-from training.dataset import ENCODERS
-from training.weights import ADAPTER
+from stages.sample import SampleSettings
 
 
 def main() -> int:
@@ -51,13 +48,18 @@ def main() -> int:
 def _generate(run: GenerateRun, stop: Stop) -> int:
     if run.threads:
         torch.set_num_threads(run.threads)
-    curated = recorded(run.out)
-    training, trained = _trained(run)
-    wishes = wishes_of(run, training, curated)
-    video = replace(
-        curated.sample.video, width=curated.latents.width, height=curated.latents.height
-    )
-    generator = Generator(trained, run, curated.latents, recorded_text(curated), video)
+    if not run.out:
+        raise InputError("found no folder for the videos, wanted --out, or out in the run file")
+    if run.adapter:
+        wishes, sample = wishes_of(run, None, SampleSettings()), SampleSettings()
+        pipe, weights = open_adapter(run)
+    else:
+        curated = recorded(run.out)
+        training, trained = of_training(run)
+        wishes, sample = wishes_of(run, training, curated.sample), curated.sample
+        pipe, weights = open_training(run, trained, curated.latents, recorded_text(curated))
+    video = replace(sample.video, width=pipe.size[0], height=pipe.size[1])
+    generator = Generator(pipe, weights, run, video.fps, video.crf)
     drafts = list({d.record.name: d for d in _drafts(generator, wishes, run)}.values())
     url = storage.join(run.out, run.name)
     todo = [draft for draft in drafts if not generated.exists(url, draft.record.name)]
@@ -126,24 +128,6 @@ def _drafts(generator: Generator, wishes: Sequence[Wish], run: GenerateRun) -> I
         for seed in wish.seeds:
             for group in groups:
                 yield generator.draft(wish, seed, group)
-
-
-def _trained(run: GenerateRun) -> tuple[TrainRun, Trained]:
-    """The training of the run folder, and its last checkpoint."""
-    place = storage.join(run.out, run.training)
-    own, checkpoint = Path(place) / "config.toml", Path(find(place))
-    if not own.exists() or not is_checkpoint(checkpoint):
-        raise InputError(f"{place}: found no checkpoint; run `python -m jobs.train` first")
-    training = load(str(own), TrainRun)
-    known = read_state(checkpoint).settings
-    trains_base = training.adapter == "none"
-    return training, Trained(
-        str(checkpoint) if trains_base else find(training.base),
-        None if trains_base else checkpoint / ADAPTER,
-        {what: known[f"latents.{what}"] for what in ENCODERS},
-        training.null_text,
-        training.snr_shift,
-    )
 
 
 if __name__ == "__main__":

@@ -48,11 +48,14 @@ class GenerateRun:
     """A whole run file.
 
     out: the run folder, whose own run file says how latents are made; name: of the videos' folder
-    in it; training: of the training's, whose last checkpoint is used. held_out: how many held-out
-    samples give caption and reference; prompts: a CSV, JSONL or TOML file of others; wishes: others
-    that stand here. negative_prompt: in place of the empty one, to stay away from. without: each
-    also from the prompt alone. tab, erae: whether they act. diagnostics: files beside each video
-    that show what its attention did.
+    in it; training: of the training's, whose last checkpoint is used. adapter: a file or a
+    checkpoint's folder in place of a training, out is any folder then. base, codec, text: of such
+    an adapter, hub names or folders, "" for the base that it was trained on, and the base's own.
+
+    held_out: how many held-out samples of the training give caption and reference; prompts: a CSV,
+    JSONL or TOML file of others; wishes: others that stand here. negative_prompt: in place of the
+    empty one, to stay away from. without: each also from the prompt alone. tab, erae: whether they
+    act. diagnostics: files beside each video that show what its attention did.
 
     base_dtype: what the base computes in; "fp8_storage" keeps its weights in eight bits and
     computes in bf16. offload: "model" has text encoder, transformer and codec on the GPU one after
@@ -63,6 +66,10 @@ class GenerateRun:
     out: str = ""
     name: str = "samples"
     training: str = "train"
+    adapter: str = ""
+    base: str = ""
+    codec: str = ""
+    text: str = ""
     held_out: int = 4  # ours: a row of the report
     prompts: str = ""
     wishes: tuple[WishSettings, ...] = ()
@@ -82,6 +89,11 @@ class GenerateRun:
         if self.num_frames < 1 or self.num_frames % 4 != 1:
             raise InputError(
                 f"num_frames: found {self.num_frames}, wanted 1 more than a multiple of 4"
+            )
+        if not self.adapter and (self.base or self.codec or self.text):
+            raise InputError(
+                "base, codec, text: found one of them and no adapter; a training knows its own: "
+                "leave them out, or name an adapter"
             )
         if self.held_out < 0:
             raise InputError(f"held_out: found {self.held_out}, wanted 0 or more")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+from safetensors import SafetensorError
+
 from jobs.command import finish
 from jobs.curation import House
 from jobs.steps import take
@@ -31,8 +33,14 @@ def _make_text(house: House) -> None:
 
     unfinished = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    build_tiny(str(unfinished), house.curation.manifest.rows["caption"].to_pylist())
-    unfinished.rename(folder)
+    try:
+        build_tiny(str(unfinished), house.curation.manifest.rows["caption"].to_pylist())
+        unfinished.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise InputError(
+            f"{folder}: cannot be written: {error}; make room or name another facts"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Deletes the tars of a run that its index does not name. No reader may hold an older index."""
+"""Deletes the tars of a run that its index does not name. No reader may hold an older index.
+
+In an object store also the parts of uploads that were never finished, once they are a day old.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from jobs.command import finish, parser, read_run
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.verify import prune
+
+_DAY_S = 86_400.0
 
 
 def main() -> int:
@@ -20,6 +25,8 @@ def main() -> int:
     word = "would be deleted" if given.dry_run else "deleted"
     for shard in pruned.shards:
         print(f"{shard}: {word}")
+    if not given.dry_run and (left := storage.clear_uploads(run.out, _DAY_S)):
+        print(f"{left} unfinished uploads deleted")
     print(f"{len(pruned.shards)} shards, {pruned.size / 1e6:.1f} MB {word}")
     return 0
 

@@ -6,6 +6,7 @@ The step's folder holds the weights as they stood before it and what every worke
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from jobs.command import finish
 from jobs.train_settings import TrainRun
 from jobs.train_subject import open_subject
+from model.compute import prepare
 from model.errors import ModelError
 from pipeline import storage
 from pipeline.config import load
@@ -43,6 +45,8 @@ def _again(place: Path, workers: list[Given]) -> int:
     dataset = LatentDataset(run.latents or storage.join(run.out, "latents"))
     subject = open_subject(run, dataset, device)
     subject.weights.load(place)
+    # Modules of compiled blocks cannot be watched, and here is one worker alone.
+    prepare(subject.model, replace(run.compute, compile=False, shard_base=False))
     model, trained = subject.model, subject.model.optimised_parameters()
     training = Training(model, trained, noise_schedule(run.snr_shift), run.optimizer)
     again = False

@@ -9,8 +9,10 @@ from model.compute import ComputeSettings
 from model.config import AdapterConfig
 from training.course import LoopSettings
 from training.held_out import HeldOutSettings
+from training.launch import LaunchSettings
 from training.step import OptimizerSettings
 from training.track import TrackSettings
+from training.validation import ValidationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class TrainRun:
     keeps the weights of its blocks in eight bits and computes in bf16 (docs/decisions/023).
     adapter: its settings, or "none" to train all weights of the base. null_text: what a dropped
     text becomes without an adapter. snr_shift: 1.0 for CogVideoX-5B, 3.0 for the 2B. threads: of
-    torch on the CPU, 0 for its own choice; the last bits of a sum depend on them.
+    torch on the CPU, 0 for its own choice; the last bits of a sum depend on them. deterministic: a
+    GPU as well gives the same bits twice, for what that costs (not measured on a GPU).
     """
 
     out: str = ""
@@ -39,8 +42,11 @@ class TrainRun:
     null_text: Literal["empty", "zeros"] = "empty"  # as diffusers samples
     snr_shift: float = 1.0
     threads: int = 0
+    deterministic: bool = False
     loop: LoopSettings = field(default_factory=LoopSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    launch: LaunchSettings = field(default_factory=LaunchSettings)

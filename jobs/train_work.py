@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,36 +14,44 @@ import torch
 from jobs.train_parity import gate
 from jobs.train_settings import TrainRun
 from jobs.train_subject import Subject, open_subject
+from jobs.train_validation import validation
 from model.compute import prepare
 from model.flops import SampleSize, sizes, step_flops, tokens
 from model.hardware import peak
 from pipeline import storage
 from pipeline.config import dump
-from pipeline.errors import InputError
 from training.checkpoint import flat
-from training.course import Course
+from training.course import FREE, Course
 from training.dataset import ENCODERS, LatentDataset
+from training.deterministic import make_deterministic
 from training.held_out import hold_out, split
 from training.metrics import TrainingProgress
 from training.objective import noise_schedule
 from training.speed import Work
 from training.step import DivergedError, Training
+from training.stored import at_hand
 from training.track import check_trackers, open_trackers
 from training.trainer import Told, Trainer
 from training.world import World
 
 _ELSEWHERE = ("out", "name", "latents", "text", "base", "threads")
 """Keys that say where things are: what they hold is in the identity of a run instead."""
-_HOW = "compute."
-"""Of keys that change no more of the numbers than their rounding."""
+_HOW = ("compute", "launch", "track", "validation")
+"""Tables that change no more of the numbers than their rounding, or only show them."""
 
 
-def folder_of(run: TrainRun) -> Path:
-    """Where a training lies. Raises InputError."""
-    folder = storage.local(storage.join(run.out, run.name))
-    if folder is None:
-        raise InputError(f"{run.out}: a training writes to a local folder; name one with --out")
-    return folder
+def changeless(run: TrainRun) -> dict[str, Any]:
+    """The settings that the numbers of a training depend on, by dotted key."""
+    return {
+        key: value
+        for key, value in flat(run).items()
+        if key.partition(".")[0] not in (*_ELSEWHERE, *_HOW) and key not in FREE
+    }
+
+
+def place_of(run: TrainRun) -> str:
+    """Where a training lies: its folder, or a url."""
+    return storage.join(run.out, run.name)
 
 
 def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
@@ -50,22 +59,38 @@ def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
     the number of the signal when one said so. stop: the number of a signal that this worker heard,
     else 0. Raises InputError, ModelError: in every worker when in one.
     """
-    folder = folder_of(run)
+    place, loop = place_of(run), run.loop
+    with ExitStack() as held:
+        with world.together():
+            folder, saved = held.enter_context(at_hand(place, loop.keep, loop.keeps, world.leads))
+        return _work(run, world, stop, folder, saved)
+
+
+def _work(
+    run: TrainRun,
+    world: World,
+    stop: Callable[[], int],
+    folder: Path,
+    saved: Callable[[Path], None],
+) -> int:
+    place = place_of(run)
     if run.threads:
         torch.set_num_threads(run.threads)
+    if run.deterministic:
+        make_deterministic()
     with world.together():
         check_trackers(run.track)
         dataset = LatentDataset(run.latents or storage.join(run.out, "latents"))
         subject = open_subject(run, dataset, world.device)
-        trainer = _trainer(run, folder, subject, world)
+        trainer = _trainer(run, folder, subject, world, saved)
         if world.leads:
-            storage.write(str(folder / "config.toml"), dump(run).encode())
-            print(_said(run, folder, subject, world), flush=True)
+            storage.write(storage.join(place, "config.toml"), dump(run).encode())
+            print(_said(run, place, subject, world), flush=True)
     prepare(subject.model, run.compute)
 
     def progress(left: int) -> TrainingProgress:
         if world.leads:
-            return TrainingProgress(run.name, left, str(folder / "status.json"))
+            return TrainingProgress(run.name, left, storage.join(place, "status.json"))
         return TrainingProgress(run.name, left, None, stream=io.StringIO())
 
     try:
@@ -75,17 +100,18 @@ def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
         return 1
     if not report.done:
         _say(
-            world, f"{folder}: stopped after step {report.step}; the same command goes on from here"
+            world, f"{place}: stopped after step {report.step}; the same command goes on from here"
         )
         return 128 + report.stopped_by
-    _say(
-        world,
-        f"{folder}: step {report.step} of {run.loop.steps} done; weights in {report.checkpoint}",
-    )
+    last = "" if report.checkpoint is None else report.checkpoint.relative_to(folder).as_posix()
+    weights = storage.join(place, last)
+    _say(world, f"{place}: step {report.step} of {run.loop.steps} done; weights in {weights}")
     return 0
 
 
-def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Trainer:
+def _trainer(
+    run: TrainRun, folder: Path, subject: Subject, world: World, saved: Callable[[Path], None]
+) -> Trainer:
     dataset, model = subject.dataset, subject.model
     numbers, aside = split(run.loop.seed, dataset.source_ids, run.held_out.share)
     with_entity = run.adapter != "none" and run.adapter.erae.train
@@ -105,6 +131,8 @@ def _trainer(run: TrainRun, folder: Path, subject: Subject, world: World) -> Tra
         _cost(subject),
         model.reference_weight,
         partial(open_trackers, folder, run.track, run.name, identity),
+        validation(run, subject, course, folder, world),
+        saved,
     )
     parity = gate(run, subject, course, training, folder)
     return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)
@@ -123,22 +151,17 @@ def _cost(subject: Subject) -> Work:
 
 def _identity(run: TrainRun, subject: Subject) -> dict[str, Any]:
     """All that the numbers of this training depend on, by dotted key."""
-    settings = {
-        key: value
-        for key, value in flat(run).items()
-        if key not in _ELSEWHERE and not key.startswith(_HOW)
-    }
     dataset = subject.dataset  # its id stands for all that its latents were made with
     encoders = {f"latents.{what}": dataset.made_with[what] for what in ENCODERS}
-    return {**settings, **encoders, "dataset": dataset.dataset_id, "base": subject.base}
+    return {**changeless(run), **encoders, "dataset": dataset.dataset_id, "base": subject.base}
 
 
-def _said(run: TrainRun, folder: Path, subject: Subject, world: World) -> str:
+def _said(run: TrainRun, place: str, subject: Subject, world: World) -> str:
     what = "all weights" if run.adapter == "none" else f"an adapter of rank {run.adapter.rank}"
     weights = sum(p.numel() for p in subject.model.parameters() if p.requires_grad)
     who = f", {world.size} workers" if world.size > 1 else ""
     return (
-        f"{folder}: trains {what} ({weights:,}) on {len(subject.dataset)} samples of dataset "
+        f"{place}: trains {what} ({weights:,}) on {len(subject.dataset)} samples of dataset "
         f"{subject.dataset.dataset_id[:12]}, {run.loop.global_batch} a step{who}"
     )
 

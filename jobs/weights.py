@@ -19,12 +19,13 @@ from jobs.generate_settings import GenerateRun
 from jobs.order import measures
 from jobs.settings import Run
 from jobs.train_settings import TrainRun
+from jobs.trained import named_base
 from model.weights import FILES
 from pipeline import storage
 from pipeline.config import load, read_tables
 from pipeline.errors import InputError
 from pipeline.weights import Weights, fetch, find, is_path, size_bytes
-from stages.encoders import encoder_weights, text_weights
+from stages.encoders import LatentsSettings, encoder_weights, text_weights
 from stages.motion import Motion
 
 _KINDS = (Run, TrainRun, GenerateRun, EvaluateRun)
@@ -73,10 +74,19 @@ def _wanted(paths: Sequence[str]) -> Iterator[Weights]:
                     yield Weights(run.base, "base", files=FILES)
                 if run.text:
                     yield text_weights(run.text, "text")
+            case GenerateRun() if run.adapter:
+                yield from _of_adapter(run)
             case GenerateRun() if not curated:
                 yield from encoder_weights(recorded(run.out).latents)
             case EvaluateRun():
                 yield from Motion(run.motion).weights()
+
+
+def _of_adapter(run: GenerateRun) -> Iterator[Weights]:
+    base = named_base(run)
+    if not is_path(base):
+        yield Weights(base, "base", files=FILES)
+    yield from encoder_weights(LatentsSettings(run.codec or base, run.text or base))
 
 
 def kind_of(tables: Any) -> type:

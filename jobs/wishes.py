@@ -14,13 +14,13 @@ from PIL import Image
 
 from jobs.generate_settings import GenerateRun, WishSettings
 from jobs.generator import Wish
-from jobs.settings import Run
 from jobs.train_settings import TrainRun
 from jobs.wish_file import read_wishes
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.reference import open_reference
 from pipeline.shard_reader import ShardReader
+from stages.sample import SampleSettings
 from training.dataset import LatentDataset
 from training.held_out import split
 
@@ -29,8 +29,11 @@ _log = logging.getLogger(__name__)
 _FEW_WORDS = 20  # design, "Sampling": CogVideoX was trained on long captions
 
 
-def wishes_of(run: GenerateRun, training: TrainRun, curated: Run) -> list[Wish]:
-    """All of them, their pictures ready. Raises InputError when there is none, or one is bad."""
+def wishes_of(run: GenerateRun, training: TrainRun | None, sample: SampleSettings) -> list[Wish]:
+    """All of them, their pictures ready. Raises InputError when there is none, or one is bad.
+
+    training: whose held-out samples are taken, None where there is none.
+    """
     asked = [
         wish if wish.name else _named(wish, number) for number, wish in enumerate(run.wishes, 1)
     ]
@@ -38,12 +41,13 @@ def wishes_of(run: GenerateRun, training: TrainRun, curated: Run) -> list[Wish]:
         asked.extend(read_wishes(run.prompts))
     _check_names(asked)
     shown = next((wish.reference for wish in asked if wish.reference), None)
-    if shown and training.adapter == "none":
+    if shown and training and training.adapter == "none":
         raise InputError(
             f"found the reference {shown} and the training {training.name!r}, which has no adapter "
             "that could read it; name a training of an adapter, or leave references out"
         )
-    wishes = [*_held_out(run, training), *_asked(asked, run, curated)]
+    held_out = [] if training is None else _held_out(run, training)
+    wishes = [*held_out, *_asked(asked, run, sample)]
     if not wishes:
         raise InputError("found no video to make; wanted held_out above 0, prompts or [[wishes]]")
     _warn_of_short(wishes)
@@ -66,12 +70,14 @@ def _check_names(asked: Sequence[WishSettings]) -> None:
             )
 
 
-def _asked(asked: Sequence[WishSettings], run: GenerateRun, curated: Run) -> Iterator[Wish]:
-    size = curated.sample.video.width, curated.sample.video.height
+def _asked(
+    asked: Sequence[WishSettings], run: GenerateRun, sample: SampleSettings
+) -> Iterator[Wish]:
+    size = sample.video.width, sample.video.height
     pictures: dict[str, np.ndarray] = {}
     for wish in asked:
         if wish.reference and wish.reference not in pictures:
-            picture = open_reference(wish.reference, size, curated.sample.reference)
+            picture = open_reference(wish.reference, size, sample.reference)
             pictures[wish.reference] = picture
         yield Wish(
             wish.name,

@@ -30,7 +30,7 @@ from model.fp8 import store_in_fp8
 from model.offload import VisitingLayers, visiting
 from model.sampling import Conditions, Step, initial_noise, sample
 from model.text import TextEncoder
-from model.weights import identify_base, load_base
+from model.weights import base_folder, identify_base, load_base
 
 Picture = Image.Image | np.ndarray
 _ADAPTER = "adapter.safetensors"
@@ -88,7 +88,7 @@ class CustomVideoXPipeline:
         side = codec.space_factor
         self.size = size or (side * config["sample_width"], side * config["sample_height"])
         self._null_text = model.adapter.null_text if model.adapter else null_text
-        self._snr_shift = snr_shift
+        self.snr_shift = snr_shift
         self._device = torch.device("cpu")
         self._guests: tuple[nn.Module, ...] = ()  # networks that are on the device while they work
         self._kept: Mapping[str, Tensor] = {}
@@ -113,10 +113,11 @@ class CustomVideoXPipeline:
         base alone. codec, text_encoder: hub name or folder, by default the base's own; codec "dct"
         has no weights. dtype: what all three compute in; fp8_storage: the transformer's weights in
         eight bits, 6.4 GB of the 5B. snr_shift: by default what the base's scheduler says,
-        without one 1.0. Raises ModelError when something is missing or does not fit together.
+        without one 1.0 for a 5B, 3.0 for a 2B. Raises ModelError when something is missing or does
+        not fit together.
         """
         place, header, config = str(base), None, None
-        file = None if adapter is None else _adapter_file(Path(adapter))
+        file = None if adapter is None else adapter_file(Path(adapter))
         if file is not None:
             header = read_header(file)
             config = switched(header.config, tab, erae)
@@ -133,7 +134,8 @@ class CustomVideoXPipeline:
             for what, found in (("codec", decoder), ("text", encoder)):
                 _check_encoder(file, header.made_with, what, found.fingerprint())
             size = _trained_size(header.made_with)
-        shift = _snr_shift(place) if snr_shift is None else snr_shift
+        rotary = model.transformer.config["use_rotary_positional_embeddings"]
+        shift = _snr_shift(base, rotary) if snr_shift is None else snr_shift
         return cls(model, decoder, encoder, snr_shift=shift, size=size)
 
     def to(self, device: str | torch.device) -> Self:
@@ -229,7 +231,7 @@ class CustomVideoXPipeline:
 
                 with self._at_work(self.model):
                     made.append(
-                        sample(self.model, conditions, noise, settings, self._snr_shift, heard)
+                        sample(self.model, conditions, noise, settings, self.snr_shift, heard)
                     )
         with self._at_work(*self.codec.networks):
             pixels = [_pixels(self.codec.decode(one.transpose(1, 2))[0]) for one in made]
@@ -307,7 +309,8 @@ def switched(config: AdapterConfig, tab: bool, erae: bool) -> AdapterConfig:
     return replace(config, backend="auto", tab=tabs, erae=eraes)
 
 
-def _adapter_file(place: Path) -> Path:
+def adapter_file(place: Path) -> Path:
+    """The file itself, or that of a checkpoint's folder."""
     return place / _ADAPTER if place.is_dir() else place
 
 
@@ -325,12 +328,14 @@ def _trained_size(made_with: Mapping[str, str]) -> tuple[int, int] | None:
     return None if width is None or height is None else (int(width), int(height))
 
 
-def _snr_shift(base: str) -> float:
-    """As the base's own scheduler has it; 1.0, the 5B's, where a folder has none."""
+def _snr_shift(base: str | Path, rotary: bool) -> float:
+    """As the base's own scheduler has it; without one as its kind, the 5B or the 2B."""
     try:
-        config = cast(Any, CogVideoXDDIMScheduler).load_config(base, subfolder="scheduler")
+        config = cast(Any, CogVideoXDDIMScheduler).load_config(
+            base_folder(base).parent, subfolder="scheduler"
+        )
     except OSError:
-        return 1.0
+        return 1.0 if rotary else 3.0
     return float(config["snr_shift_scale"])
 
 

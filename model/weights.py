@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from model.config import TINY, TransformerConfig
 from model.errors import ModelError
+from model.flops import sizes
 
 FILES = ("transformer/*", "scheduler/*")
 """Of a pipeline on the hub: what is read of it, by their patterns."""
@@ -70,6 +71,15 @@ def load_base(
             f"missing, as {min(told['missing_keys'])}; fetch or save it again"
         )
     return base
+
+
+def base_sizes(path_or_name: str | Path) -> TransformerConfig:
+    """Of a base, read from its config alone. Raises ModelError as `load_base` does."""
+    config = _read_config(base_folder(path_or_name))
+    _check_kind(path_or_name, config)
+    with torch.device("meta"):
+        base = CogVideoXTransformer3DModel.from_config(config)
+    return sizes(cast(CogVideoXTransformer3DModel, base))
 
 
 def identify_base(path_or_name: str | Path) -> Base:

@@ -41,7 +41,7 @@ def compact(
     Raises InputError where nothing can be written; then nothing has changed.
     """
     deleted = _delete_replaced(ledger, stage)
-    names = ledger.standing_files(stage)
+    names = list(ledger.standing_files(stage))
     if len(names) <= most:
         return Compacted(0, 0, deleted)
     sizes = storage.sizes(ledger.folder(stage))

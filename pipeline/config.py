@@ -18,6 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline import storage
 from pipeline.errors import InputError
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ def dump(settings: Any) -> str:
 def read_tables(path: str) -> dict[str, Any]:
     """A run file as it is written. Raises InputError."""
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        return tomllib.loads(storage.read(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such run file") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -101,7 +101,7 @@ def budget(verdicts: Verdicts, order: Sequence[str], of: Collection[str], allowe
     order: all stages. Clips without a verdict of theirs have not come yet; what the manifest says
     of a row (its video is in none of the zips that are here) is no failure of a stage.
     """
-    first = min(map(order.index, of))
+    first = min(map(order.index, of), default=len(order))
     failed = {key: rows for key, rows in count(verdicts).items() if key[0] in of}
     reached = 0
     for reason, rows in verdicts.counts().items():

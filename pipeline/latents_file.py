@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 FORMAT = "3"
 
@@ -26,7 +27,27 @@ def in_order(blob: bytes) -> bytes:
     return struct.pack("<Q", len(padded)) + padded + blob[8 + size :]
 
 
-def metadata(blob: bytes) -> Mapping[str, str]:
-    """The words in the header. Raises struct.error or ValueError when it is damaged."""
-    (size,) = struct.unpack("<Q", blob[:8])
-    return json.loads(blob[8 : 8 + size]).get("__metadata__", {})
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One array of the file. dtype: as safetensors writes it, "F16"; content: its bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    content: memoryview
+
+
+def parse(blob: bytes | memoryview) -> tuple[Mapping[str, str], dict[str, Part]]:
+    """The words of the header, and the parts where they lie in the file.
+
+    The package's own reader copies every part first. Raises struct.error, ValueError, KeyError or
+    TypeError when it is damaged.
+    """
+    whole = memoryview(blob)
+    (size,) = struct.unpack("<Q", whole[:8])
+    header = json.loads(bytes(whole[8 : 8 + size]))
+    about = header.pop("__metadata__", {})
+    parts = {}
+    for name, entry in header.items():
+        start, end = (8 + size + at for at in entry["data_offsets"])
+        parts[name] = Part(entry["dtype"], tuple(entry["shape"]), whole[start:end])
+    return about, parts

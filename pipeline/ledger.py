@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,6 +50,7 @@ class Ledger:
         self._files: dict[_View, dict[str, Contents | None]] = {}
         self._views: dict[_View, pa.Table] = {}
         self._latest: dict[str, str] = {}
+        self._named: set[str] = set()
         self._lock = threading.Lock()
 
     def is_like(self, other: Ledger) -> bool:
@@ -88,7 +90,7 @@ class Ledger:
 
         columns: clip_id, code and these alone, in the stage's order; masks and embeddings are a
         thousand times what a verdict needs. Files that were read before are not read again.
-        InputError names a file whose columns are others than the stage's; a torn one is set aside
+        InputError names a file whose columns are others than the stage's; a torn one is left out,
         with a warning.
         """
         view = (stage, self._names(stage, columns))
@@ -186,25 +188,33 @@ class Ledger:
         """The rows of every part, one file in memory at a time."""
         stage, _ = view
         seen: set[str] = set()
-        for name in self.standing_files(stage):
+        files = deque(self.standing_files(stage).items())
+        while files:
+            name, replaces = files.popleft()
             contents = self._read(view, name)
-            for part, rows in contents.by_part() if contents else ():
+            if contents is None:  # torn: then what it stands for, if it is still there
+                there = sorted(replaces.intersection(self.files(stage)))
+                files.extend((other, frozenset()) for other in there)
+                continue
+            for part, rows in contents.by_part():
                 if part not in seen:
                     seen.add(part)
                     yield part, rows
 
-    def standing_files(self, stage: str) -> list[str]:
-        """The names of those files that no other one replaces, in the order of their first rows."""
+    def standing_files(self, stage: str) -> dict[str, frozenset[str]]:
+        """The names of those files that no other one replaces, in the order of their first rows;
+        with each what it replaces.
+        """
         names = self.files(stage)
         begins = dict(zip(names, names, strict=True))
-        replaced: set[str] = set()
+        replaces = dict.fromkeys(names, frozenset[str]())
         for name in names:
             if ledger_file.is_merged(name):
                 with suppress(DamagedError):
-                    pieces, others = ledger_file.made_of(self.url(stage, name))
-                    replaced |= others
+                    pieces, replaces[name] = ledger_file.made_of(self.url(stage, name))
                     begins[name] = pieces[0].part
-        return sorted(begins.keys() - replaced, key=lambda name: order(begins[name]))
+        standing = begins.keys() - frozenset().union(*replaces.values())
+        return {n: replaces[n] for n in sorted(standing, key=lambda name: order(begins[name]))}
 
     def _concat(self, view: _View, parts: Iterable[pa.Table | None]) -> pa.Table:
         stage, names = view
@@ -233,21 +243,27 @@ class Ledger:
         self.files(stage)  # so that the new part stands behind all others
         self.append({stage: [(clip, Failed(AGAIN, why)) for clip in clips]})
 
+    def set_aside(self, stage: str, name: str) -> None:
+        """Puts a damaged file out of the way: its clips are measured again. What is left of its
+        bytes stays beside it, as `<name>.torn`.
+        """
+        url = self.url(stage, name)
+        storage.write(f"{url}.torn", storage.read(url))
+        storage.remove(url)
+
     def _read(self, view: _View, name: str) -> Contents | None:
-        """One file; None when it is torn: then it is named in a warning and put out of the way."""
+        """One file; None when it is torn: its clips count as not measured, and it is named."""
         stage, columns = view
         url = self.url(stage, name)
         try:
             return ledger_file.read(url, self._schemas[stage], columns)
         except DamagedError as error:
-            _set_aside(url, str(error))
+            if url not in self._named:
+                self._named.add(url)
+                _log.warning(
+                    "%s: is torn, and left out: its clips are measured again (%s); "
+                    "python -m jobs.repair puts it aside",
+                    url,
+                    error,
+                )
             return None
-
-
-def _set_aside(url: str, reason: str) -> None:
-    """Renames a torn local part, so that it is met once; in an object store it is skipped."""
-    path = storage.local(url)
-    if path is not None:
-        with suppress(OSError):
-            path.rename(f"{path}.torn")
-    _log.warning("%s: torn, set aside, its clips are measured anew: %s", url, reason)

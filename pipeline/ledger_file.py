@@ -7,6 +7,7 @@ order in which they came is not lost. No file is ever changed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,9 @@ from pipeline.errors import InputError
 
 PART, MERGED, SUFFIX = "part-", "merged-", ".parquet"
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_PIECES, _REPLACES = b"pieces", b"replaces"
+_MADE_OF, _MADE_OF_SHA256 = b"made_of", b"made_of_sha256"
+_TORN = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What Arrow raises of a file that is no whole one."""
 
 
 class DamagedError(Exception):
@@ -100,7 +103,7 @@ def read(url: str, wanted: pa.Schema, names: Sequence[str]) -> Contents:
             table = None
             if found.equals(wanted):
                 table = file.read(columns=list(names), use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+    except _TORN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, not of what is on it
         raise DamagedError(str(error)) from error
@@ -118,7 +121,7 @@ def made_of(url: str) -> tuple[tuple[Piece, ...], frozenset[str]]:
     try:
         with storage.open_binary(url) as source, pq.ParquetFile(source) as file:
             rows, about = file.metadata.num_rows, file.metadata.metadata
-    except (pa.ArrowException, OSError) as error:
+    except _TORN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DamagedError(str(error)) from error
@@ -154,11 +157,10 @@ class MergedWriter:
     def finish(self, replaces: Iterable[str]) -> bytes:
         """The file, which stands for these."""
         self._flush()
+        made_of = json.dumps({"pieces": self._pieces, "replaces": sorted(replaces)})
+        digest = hashlib.sha256(made_of.encode()).hexdigest()
         self._writer.add_key_value_metadata(
-            {
-                _PIECES.decode(): json.dumps(self._pieces),
-                _REPLACES.decode(): json.dumps(sorted(replaces)),
-            }
+            {_MADE_OF.decode(): made_of, _MADE_OF_SHA256.decode(): digest}
         )
         self._writer.close()
         return self._sink.getvalue().to_pybytes()
@@ -173,12 +175,17 @@ def _made_of(
     url: str, metadata: Mapping[bytes, bytes], rows: int
 ) -> tuple[tuple[Piece, ...], frozenset[str]]:
     name = url.rpartition("/")[2]
-    if _PIECES not in metadata:
+    if is_part(name):
         return (Piece(name, rows),), frozenset()
-    pieces = tuple(Piece(*piece) for piece in json.loads(metadata[_PIECES]))
+    # Checked by itself: Parquet has checksums of its pages, and none of its metadata.
+    made_of = metadata.get(_MADE_OF, b"")
+    if hashlib.sha256(made_of).hexdigest().encode() != metadata.get(_MADE_OF_SHA256):
+        raise DamagedError("what it says of its parts is damaged")
+    said = json.loads(made_of)
+    pieces = tuple(Piece(*piece) for piece in said["pieces"])
     if sum(piece.rows for piece in pieces) != rows:
         raise DamagedError(f"found {rows} rows, wanted {sum(piece.rows for piece in pieces)}")
-    return pieces, frozenset(json.loads(metadata[_REPLACES]))
+    return pieces, frozenset(said["replaces"])
 
 
 def _difference(found: pa.Schema, wanted: pa.Schema) -> str:

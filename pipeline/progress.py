@@ -8,7 +8,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Self, TextIO
 
@@ -27,6 +28,8 @@ MARK_EVERY_S = 0.5
 RATE_MARKS = 10
 """... or of the last ten updates, where a minute holds fewer."""
 
+_WORDS = {"kept": "kept", "rejected": "rejected", "failed": "failed"}
+
 
 class Progress:
     """Counts the clips of one pass, as a context manager.
@@ -34,7 +37,8 @@ class Progress:
     total: clips that this pass has to do. status_url: where `status.json` goes; None: nowhere.
     watcher: called with this whenever something came back.
     Its state is `done` when all clips came back, `failed` when an error left the block, and
-    `stopped` when it was left early (an interrupt, SystemExit, a drained run).
+    `stopped` when it was left early (an interrupt, SystemExit, a drained run). words: which of its
+    counts are shown, and how they are called.
     """
 
     def __init__(
@@ -45,14 +49,18 @@ class Progress:
         runner: str = "local",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        words: Mapping[str, str] = _WORDS,
         watcher: Callable[[Progress], None] = lambda shown: None,
     ) -> None:
         self.pass_name, self.total, self.runner = pass_name, total, runner
         self.done = self.kept = self.rejected = self.failed = 0
         self._status_url = status_url
+        self._words = words
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._watcher = watcher
+        self._writer = ThreadPoolExecutor(1, "status")
+        self._writing: Future[None] | None = None
         self._began = self._lined = self._saved = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._started = _now()
@@ -130,6 +138,7 @@ class Progress:
         # The error that ends the block is the one to show, even when the disk is full too.
         with contextlib.suppress(OSError, InputError) if kind else contextlib.nullcontext():
             self._save(state)
+        self._writer.shutdown(wait=False)
 
     def status(self, state: str) -> dict[str, Any]:
         """What `status.json` says; times in UTC, rate in clips per second."""
@@ -151,7 +160,7 @@ class Progress:
         }
 
     def _counts(self) -> str:
-        return f"{self.kept} kept, {self.rejected} rejected, {self.failed} failed"
+        return ", ".join(f"{getattr(self, count)} {word}" for count, word in self._words.items())
 
     def _mark(self, now: float) -> None:
         if len(self._marks) > 1 and now - self._marks[-2][0] < MARK_EVERY_S:
@@ -165,9 +174,19 @@ class Progress:
         self._stream.flush()
 
     def _save(self, state: str) -> None:
+        """A slow store holds nothing up: while one write is on its way, others are skipped."""
         self._saved = self._clock()
-        if self._status_url is not None:
-            storage.write(self._status_url, json.dumps(self.status(state), indent=2).encode())
+        if self._status_url is None:
+            return
+        content = json.dumps(self.status(state), indent=2).encode()
+        running = state == "running" and storage.local(self._status_url) is None
+        if running and self._writing is not None and not self._writing.done():
+            return
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._writer.submit(storage.write, self._status_url, content)
+        if not running:
+            self._writing.result()
 
 
 def _spelt(rate: float) -> str:

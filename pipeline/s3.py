@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from mmap import mmap
 from typing import Any, ClassVar, TypeVar
 
 from fsspec.asyn import sync_wrapper
@@ -121,7 +122,7 @@ class Store(S3FileSystem):
         return getattr(getattr(self._s3, "meta", None), "endpoint_url", None) or ""
 
     async def _pipe_file(
-        self, path: str, data: bytes, *_: Any, mode: str = "overwrite", **__: Any
+        self, path: str, data: bytes | mmap, *_: Any, mode: str = "overwrite", **__: Any
     ) -> None:
         """Writes a whole object; in create mode FileExistsError unless it was not there.
 
@@ -134,7 +135,7 @@ class Store(S3FileSystem):
         about = {**place, "Metadata": {_MARK: mark}}
         try:
             if len(data) <= self._whole_bytes:
-                await self._call_s3("put_object", **about, Body=data, **only_new)
+                await self._call_s3("put_object", **about, Body=bytes(data), **only_new)
                 return
             if only_new and await self._mark_at(place) is not None:
                 raise FileExistsError(path)  # before gigabytes are sent for nothing
@@ -147,7 +148,7 @@ class Store(S3FileSystem):
                 raise FileExistsError(path) from error
             raise StoreError(f"s3://{path}: its upload was aborted; start again") from error
 
-    async def _put_in_parts(self, about: dict[str, Any], data: bytes, only_new: Any) -> None:
+    async def _put_in_parts(self, about: dict[str, Any], data: bytes | mmap, only_new: Any) -> None:
         """FileNotFoundError when somebody aborted the upload."""
         begun = await self._call_s3("create_multipart_upload", **about)
         upload = {"Bucket": about["Bucket"], "Key": about["Key"], "UploadId": begun["UploadId"]}
@@ -163,10 +164,9 @@ class Store(S3FileSystem):
                 if other["Key"] == about["Key"]:
                     await self._abort(**{**upload, "UploadId": other["UploadId"]})
 
-    async def _parts(self, upload: Any, data: bytes) -> list[dict[str, Any]]:
+    async def _parts(self, upload: Any, data: bytes | mmap) -> list[dict[str, Any]]:
         """Sends all bytes; what finishes the upload."""
         turns = asyncio.Semaphore(_SIDE_BY_SIDE)
-        view = memoryview(data)
 
         async def send(number: int, start: int) -> dict[str, Any]:
             async with turns:
@@ -175,13 +175,14 @@ class Store(S3FileSystem):
                 return {"PartNumber": number, "ETag": sent["ETag"]}
 
         starts = range(0, len(data), self._part_bytes)
-        sending = [asyncio.create_task(send(*one)) for one in enumerate(starts, 1)]
-        try:
-            return await asyncio.gather(*sending)
-        finally:  # nothing may arrive after the upload is aborted
-            for task in sending:
-                task.cancel()
-            await asyncio.gather(*sending, return_exceptions=True)
+        with memoryview(data) as view:
+            sending = [asyncio.create_task(send(*one)) for one in enumerate(starts, 1)]
+            try:
+                return await asyncio.gather(*sending)
+            finally:  # nothing may arrive after the upload is aborted
+                for task in sending:
+                    task.cancel()
+                await asyncio.gather(*sending, return_exceptions=True)
 
     async def _uploads(self, bucket: str, prefix: str) -> AsyncIterator[dict[str, Any]]:
         """The uploads that were begun and not finished; none where listing them is forbidden."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.sample_tar import unpack
+from pipeline.sample_tar import unpack, views
 from pipeline.shards import Row, index_bytes, parse_index
 
 _WAITS_S = (0.1, 0.5, 2.0)
@@ -35,16 +35,24 @@ class ShardReader:
 
     def __getitem__(self, number: int) -> tuple[str, dict[str, bytes]]:
         """Key and members of one sample, read alone. Raises InputError when it is damaged."""
-        row = {name: self.index[name][number].as_py() for name in self.index.column_names}
-        return row["key"], read_sample(self.url, row)
+        row = self._row(number)
+        return row["key"], unpack(row["key"], read_sample(self.url, row))
+
+    def views(self, number: int) -> tuple[str, dict[str, memoryview]]:
+        """The same without a copy of its bytes."""
+        row = self._row(number)
+        return row["key"], views(row["key"], read_sample(self.url, row))
+
+    def _row(self, number: int) -> Row:
+        return {name: self.index[name][number].as_py() for name in self.index.column_names}
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, bytes]]]:
         """All of them, in the order of the index."""
         return (self[number] for number in range(len(self)))
 
 
-def read_sample(url: str, row: Row) -> dict[str, bytes]:
-    """The members of the sample of one index row, checked.
+def read_sample(url: str, row: Row) -> bytes:
+    """The tar of the sample of one index row, checked.
 
     Raises InputError when it is missing, damaged, or cannot be read after some tries.
     """
@@ -64,7 +72,7 @@ def read_sample(url: str, row: Row) -> dict[str, bytes]:
             f"{where}: found {len(packed)} bytes of another sha256, wanted the {row['size']} that "
             "the index names; remove the shard and build again"
         )
-    return unpack(row["key"], packed)
+    return packed
 
 
 def _read_range(url: str, offset: int, size: int) -> bytes:

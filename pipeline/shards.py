@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.sample_tar import tar_size, tar_writer, unpack
+from pipeline.sample_tar import pack, tar_size, tar_writer, unpack
 
 INDEX = "index.parquet"
 SHARD_LIST = "shards.txt"
@@ -223,6 +223,13 @@ def _scan(out_url: str, shard: str, members: Sequence[Row]) -> list[Row]:
     if not whole or list(ends) != [row["clip_id"] for row in members]:
         raise InputError(f"{url}: does not hold its samples; remove it and build again")
     starts = [0, *ends.values()]
+    for row, start, end in zip(members, starts, ends.values(), strict=False):
+        key = row["clip_id"]
+        packed = pack(key, unpack(key, content[start:end]))
+        if hashlib.sha256(packed).hexdigest() != row["sha256"]:
+            raise InputError(
+                f"{url}: its sample {key} is not the one recorded; remove it and build again"
+            )
     return [
         _index_row(row, shard, content, start, end)
         for row, start, end in zip(members, starts, ends.values(), strict=False)
@@ -246,7 +253,8 @@ def _old_index(url: str) -> dict[str, list[Row]]:
 def _write_index(url: str, shards: Sequence[str], rows: Sequence[Row]) -> bool:
     """False when both files are there already, to the byte."""
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), INDEX_SCHEMA), sink, compression="zstd")
+    table = pa.Table.from_pylist(list(rows), INDEX_SCHEMA)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     listed = "".join(f"{name}\n" for name in sorted(shards)).encode()
     changed = False
     for name, content in ((SHARD_LIST, listed), (INDEX, sink.getvalue())):
@@ -268,6 +276,13 @@ def index_bytes(url: str) -> bytes:
 def parse_index(url: str, content: bytes) -> pa.Table:
     """Its rows. Raises InputError when it is damaged."""
     try:
-        return pq.read_table(io.BytesIO(content), schema=INDEX_SCHEMA)
-    except pa.ArrowException as error:
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+            found = file.read()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{url}: its {INDEX} is damaged; build the shards again") from error
+    if not found.schema.equals(INDEX_SCHEMA):
+        raise InputError(
+            f"{url}: its {INDEX} has the columns {found.schema.names}, wanted "
+            f"{INDEX_SCHEMA.names}; build the shards again"
+        )
+    return found

@@ -11,8 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from mmap import mmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,7 +56,7 @@ def join(base: str, *parts: str) -> str:
     return folder + "/".join(parts)
 
 
-def write(url: str, data: bytes) -> None:
+def write(url: str, data: bytes | mmap) -> None:
     """Puts a whole file in place at once, over an older one."""
     with _explained(url, len(data)):
         path = local(url)
@@ -240,7 +242,7 @@ def _s3_store(url: str) -> Any:
 
 
 @contextmanager
-def _finished(path: Path, data: bytes) -> Iterator[Path]:
+def _finished(path: Path, data: bytes | mmap) -> Iterator[Path]:
     """A hidden file beside `path` whose bytes are on the disk; gone afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f"{_LEFTOVER}{secrets.token_hex(8)}")
@@ -284,7 +286,17 @@ def _explained(url: str, num_bytes: int) -> Iterator[None]:
             reason = "no permission"
         if reason is None:
             raise
+        if error.errno == errno.ENOSPC:
+            reason += _room(url)
         raise InputError(
             f"{url}: cannot be written ({num_bytes} bytes): {reason}; "
             "make room or name another output"
         ) from error
+
+
+def _room(url: str) -> str:
+    """What is left on a local disk, in words."""
+    path = local(url)
+    while path is not None and not path.exists() and path != path.parent:
+        path = path.parent
+    return "" if path is None else f", {shutil.disk_usage(path).free} bytes are free"

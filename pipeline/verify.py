@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.sample_tar import tar_size
+from pipeline.sample_tar import tar_size, unpack
 from pipeline.shard_reader import read_sample
-from pipeline.shards import SHARD_LIST, Row, read_index
+from pipeline.shards import INDEX, SHARD_LIST, Row, read_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,18 @@ class Pruned:
     size: int
 
 
-def verify(url: str) -> list[str]:
-    """What is wrong, one line each; [] when every byte is as the index says.
+class Problem(NamedTuple):
+    """A file of the folder, and what is wrong with it."""
+
+    file: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.found}"
+
+
+def verify(url: str, tick: Callable[[int], None] = lambda done: None) -> list[Problem]:
+    """What is wrong; [] when every byte is as the index says. tick: told of every sample.
 
     Raises InputError when there is no index, or it is damaged.
     """
@@ -32,7 +43,7 @@ def verify(url: str) -> list[str]:
         by_shard.setdefault(row["shard"], []).append(row)
     there = set(storage.names(url))
     problems = [
-        f"sample {key}: has {count} rows in the index"
+        Problem(INDEX, f"has {count} rows of sample {key}")
         for key, count in Counter(row["key"] for row in rows).items()
         if count > 1
     ]
@@ -41,7 +52,8 @@ def verify(url: str) -> list[str]:
         if shard in there:
             problems += _shard_problems(url, shard, members)
         else:
-            problems.append(f"{shard}: is missing, and {len(members)} samples with it")
+            problems.append(Problem(shard, f"is missing, and {len(members)} samples with it"))
+        tick(len(members))
     return problems
 
 
@@ -59,29 +71,32 @@ def prune(url: str, dry_run: bool = False) -> Pruned:
     return Pruned(tuple(loose), size)
 
 
-def _list_problems(url: str, there: set[str], shards: Sequence[str]) -> list[str]:
+def _list_problems(url: str, there: set[str], shards: Sequence[str]) -> list[Problem]:
     if SHARD_LIST not in there:
-        return [f"{SHARD_LIST}: is missing"]
+        return [Problem(SHARD_LIST, "is missing")]
     listed = storage.read(storage.join(url, SHARD_LIST)).decode("utf-8", "replace").split()
-    return [] if listed == list(shards) else [f"{SHARD_LIST}: names other shards than the index"]
+    if listed == list(shards):
+        return []
+    return [Problem(SHARD_LIST, "names other shards than the index")]
 
 
-def _shard_problems(url: str, shard: str, rows: Sequence[Row]) -> list[str]:
-    problems: list[str] = []
+def _shard_problems(url: str, shard: str, rows: Sequence[Row]) -> list[Problem]:
+    problems: list[Problem] = []
     end = 0
     for row in sorted(rows, key=lambda row: row["offset"]):
         if row["offset"] != end:
             problems.append(
-                f"{shard}: sample {row['key']} begins at byte {row['offset']}, wanted {end}"
+                Problem(shard, f"sample {row['key']} begins at {row['offset']}, wanted {end}")
             )
         end = row["offset"] + row["size"]
         try:
-            read_sample(url, row)
+            unpack(row["key"], read_sample(url, row))
         except InputError as error:
-            problems.append(str(error).removeprefix(f"{url}/"))
+            place = storage.join(url, shard)
+            problems.append(Problem(shard, str(error).removeprefix(f"{place}: ")))
     found = storage.size(storage.join(url, shard))
     if found != tar_size(end):
-        problems.append(f"{shard}: has {found} bytes, wanted {tar_size(end)}")
+        problems.append(Problem(shard, f"has {found} bytes, wanted {tar_size(end)}"))
     elif any(storage.read_range(storage.join(url, shard), end, found - end)):
-        problems.append(f"{shard}: holds bytes behind its last sample")
+        problems.append(Problem(shard, "holds bytes behind its last sample"))
     return problems

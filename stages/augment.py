@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import cv2
 import numpy as np
 from annotated_types import Interval
 
 from pipeline.bounds import Share
 from pipeline.chance import uniform
 
-WHITE = 255.0
+WHITE = (255, 255, 255)
 
 Part = Annotated[float, Interval(ge=0, lt=1)]
 
@@ -37,34 +38,35 @@ class AugmentSettings:
 
 
 def augmented(picture: np.ndarray, name: str, settings: AugmentSettings) -> np.ndarray:
-    """(H, W, 3) uint8 on white, as before: the variant that belongs to this name.
-
-    Colours are changed by what leaves white white (not by brightness or contrast), for every
-    reference that is not augmented stands on white.
-    """
-    import torch
-    from torchvision.transforms.v2 import InterpolationMode, functional
+    """(H, W, 3) uint8 on white, as before: the variant that belongs to this name."""
 
     def drawn(what: str, reach: float) -> float:
         return reach * (2 * uniform(f"{what}/{name}") - 1)
 
     height, width = picture.shape[:2]
-    image = torch.tensor(picture).permute(2, 0, 1)
+    middle = ((width - 1) / 2, (height - 1) / 2)
+    turn, scale = drawn("rotate", settings.rotate_deg), 1 + drawn("scale", settings.scale)
+    matrix = cv2.getRotationMatrix2D(middle, turn, scale)
+    matrix[:, 2] += drawn("right", settings.shift) * width, drawn("down", settings.shift) * height
     if uniform(f"flip/{name}") < settings.flip:
-        image = functional.horizontal_flip(image)
-    image = functional.affine(
-        image,
-        angle=drawn("rotate", settings.rotate_deg),
-        translate=[
-            drawn("right", settings.shift) * width,
-            drawn("down", settings.shift) * height,
-        ],
-        scale=1 + drawn("scale", settings.scale),
-        shear=[0.0, 0.0],
-        interpolation=InterpolationMode.BILINEAR,
-        fill=[WHITE] * 3,
+        picture = cv2.flip(picture, 1)
+    # Not torchvision's: it darkens the seam between a picture and what it is filled up with.
+    moved = cv2.warpAffine(picture, matrix, (width, height), borderValue=WHITE)
+    return _tinted(
+        moved,
+        1 + drawn("gamma", settings.gamma),
+        1 + drawn("saturation", settings.saturation),
+        drawn("hue", settings.hue),
     )
-    image = functional.adjust_gamma(image, 1 + drawn("gamma", settings.gamma))
-    image = functional.adjust_saturation(image, 1 + drawn("saturation", settings.saturation))
-    image = functional.adjust_hue(image, drawn("hue", settings.hue))
-    return image.permute(1, 2, 0).contiguous().numpy()
+
+
+def _tinted(picture: np.ndarray, gamma: float, saturation: float, hue: float) -> np.ndarray:
+    """By what leaves white white, as brightness and contrast do not: references stand on it."""
+    import torch
+    from torchvision.transforms.v2 import functional
+
+    image = torch.tensor(picture).permute(2, 0, 1).float() / 255  # rounded once, at the end
+    image = functional.adjust_gamma(image, gamma)
+    image = functional.adjust_saturation(image, saturation)
+    image = functional.adjust_hue(image, hue)
+    return (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()

@@ -8,6 +8,7 @@ All uploads in parts were begun in 2010.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,3 +98,24 @@ def s3_server() -> Iterator[S3Server]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def main() -> None:
+    """Serves until its standard input ends; says first how to come here, and last what happened.
+
+    behind: the address past the proxy.
+
+    Started as `python tests/s3_server.py FAULTS`: a JSON object with the fields of `Faults`.
+    """
+    faults = Faults(**json.loads(sys.argv[1]) if len(sys.argv) > 1 else {})
+    with s3_server() as server:
+        server.suffer(faults)
+        behind = server.client.meta.endpoint_url
+        print(json.dumps({"behind": behind, "environment": server.environment()}), flush=True)
+        sys.stdin.read()
+        told = {"requests": faults.seen, "faults": faults.happened}
+        print(json.dumps({**told, "unfinished": server.unfinished()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

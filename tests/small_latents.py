@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from pipeline import shards
 from pipeline.latents_file import FORMAT
@@ -26,8 +27,14 @@ def key(number: int) -> str:
     return base64.b32encode(hashlib.sha256(str(number).encode()).digest()[:10]).decode().lower()
 
 
-def blob(number: int, source: str, made_with: Mapping[str, str], frames: int = 2) -> bytes:
-    """One sample: a still picture of its source, f16."""
+def blob(
+    number: int,
+    source: str,
+    made_with: Mapping[str, str],
+    frames: int = 2,
+    more: Mapping[str, Tensor] | None = None,
+) -> bytes:
+    """One sample: a still picture of its source, f16. more: parts beside it, f16 too."""
     generator = torch.Generator().manual_seed(
         int(hashlib.sha256(source.encode()).hexdigest()[:8], 16)
     )
@@ -36,6 +43,7 @@ def blob(number: int, source: str, made_with: Mapping[str, str], frames: int = 2
         "video": picture.repeat(1, frames, 1, 1).half(),
         "reference": picture.half(),
         "text": torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(number)).half(),
+        **{name: part.half() for name, part in (more or {}).items()},
     }
     about = {
         "format": FORMAT,

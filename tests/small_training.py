@@ -17,6 +17,7 @@ from training.objective import noise_schedule
 from training.order import normal
 from training.step import OptimizerSettings, Training
 from training.trainer import Told, Trainer
+from training.world import World
 
 SOURCES = [f"source {number // 2}" for number in range(40)]
 """Of the 40 samples: two of each source video."""
@@ -83,23 +84,25 @@ def small_trainer(
     rate: float = 1e-2,
     network: nn.Module | None = None,
     told: Told | None = None,
+    world: World = World(),
+    samples: SmallSamples | None = None,
 ) -> Trainer:
     """A trainer in this folder: of the adapter, or of everything."""
-    network = network or SmallNetwork()
+    network, samples = network or SmallNetwork(), samples or SmallSamples()
     trained = {k: v for k, v in network.named_parameters() if not adapter or "adapter" in k}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained)
     held = HeldOutSettings(share=0.3, samples=6, draws=2, every=4)
-    samples = SmallSamples()
     numbers, aside = split(loop.seed, SOURCES, held.share)
     course = Course(
         samples,
         numbers,
-        hold_out(loop.seed, aside, SOURCES, samples.__getitem__, held),
+        hold_out(loop.seed, aside, SOURCES, SmallSamples().__getitem__, held),
         torch.zeros(5, 8),
         with_reference=adapter,
     )
-    training = Training(network, trained, noise_schedule(), OptimizerSettings(learning_rate=rate))
+    optimizer = OptimizerSettings(learning_rate=rate)
+    training = Training(network, trained, noise_schedule(), optimizer, world)
     identity = {"loop.seed": loop.seed, "loop.steps": loop.steps, "optimizer.learning_rate": rate}
     return Trainer(folder, training, SmallWeights(trained), course, loop, identity, told)
 

@@ -1,7 +1,8 @@
 """Checkpoints of one run: whole or not there, and only for the run that wrote them.
 
 A folder `step-<number>` holds the weights, `optimizer.safetensors` and, written last before the
-folder gets its name, `state.json`. All files of checkpoints are touched here and nowhere else.
+folder gets its name, `state.json`. All files of checkpoints are touched here, and in an object
+store in training/stored.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import safetensors.torch
@@ -21,13 +24,9 @@ from torch import Tensor
 
 from pipeline import storage
 from pipeline.errors import InputError
-
-FOLDER = "checkpoints"
-"""Of a training's folder."""
+from training.stored import FOLDER, PREFIX, STATE, Stored
 
 _UNFINISHED = ".tmp-"
-_PREFIX = "step-"
-_STATE = "state.json"
 _OPTIMIZER = "optimizer.safetensors"
 
 
@@ -67,7 +66,7 @@ class Checkpoints:
 
     def save(self, state: State, weights: Weights, optimizer: Mapping[str, Tensor]) -> Path:
         """Writes a new checkpoint, then removes the oldest. Raises InputError on a full disk."""
-        done = self.folder / f"{_PREFIX}{state.step:08d}"
+        done = self.folder / f"{PREFIX}{state.step:08d}"
         unfinished = self.folder / f"{_UNFINISHED}{done.name}"
         try:
             _remove(unfinished)
@@ -75,7 +74,7 @@ class Checkpoints:
             weights.save(unfinished)
             tensors = {name: one.detach().cpu().contiguous() for name, one in optimizer.items()}
             safetensors.torch.save_file(tensors, unfinished / _OPTIMIZER)
-            (unfinished / _STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
+            (unfinished / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
             _to_disk(unfinished)
             if done.exists():  # a run that was started again from an older one comes by once more
                 _remove(done)
@@ -91,7 +90,7 @@ class Checkpoints:
 
     def _remove_old(self) -> None:
         for old in self._all()[: -self._keep]:
-            if not self._forever(int(old.name.removeprefix(_PREFIX))):
+            if not self._forever(int(old.name.removeprefix(PREFIX))):
                 _remove(old)
 
     def latest(self) -> Path | None:
@@ -100,25 +99,35 @@ class Checkpoints:
         return found[-1] if found else None
 
     def _all(self) -> list[Path]:
-        return sorted(self.folder.glob(f"{_PREFIX}*/"))
+        return sorted(self.folder.glob(f"{PREFIX}*/"))
 
 
 def find(place: str) -> str:
-    """The newest checkpoint where `place` is the folder of a training; else `place` itself."""
+    """The newest checkpoint where `place` is the folder of a training; else `place` itself.
+
+    One in an object store is copied here, until this process ends.
+    """
     folder = storage.local(place)
-    newest = None if folder is None else Checkpoints(folder / FOLDER, 1).latest()
+    newest = _fetched(place)[1] if folder is None else Checkpoints(folder / FOLDER, 1).latest()
     return place if newest is None else str(newest)
+
+
+@cache
+def _fetched(url: str) -> tuple[TemporaryDirectory[str], Path | None]:
+    """Removed with the first of the two."""
+    folder = TemporaryDirectory(prefix="checkpoint-")
+    return folder, Stored(url).fetch(Path(folder.name))
 
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a training wrote this folder."""
-    return (folder / _STATE).exists()
+    return (folder / STATE).exists()
 
 
 def read_state(folder: Path) -> State:
     """What a checkpoint says of itself. Raises InputError when it is damaged."""
     try:
-        return State(**json.loads((folder / _STATE).read_text()))
+        return State(**json.loads((folder / STATE).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder}: damaged checkpoint: {error}; remove this folder") from error
 

@@ -68,6 +68,7 @@ class LoopSettings:
 
 
 FREE = (
+    "deterministic",
     "loop.steps",
     "loop.batch",
     "loop.checkpoint_every",
@@ -75,8 +76,6 @@ FREE = (
     "loop.keep_every",
     "loop.readers",
     "held_out.every",
-    "track.tensorboard",
-    "track.wandb_project",
 )
 """Settings that may change when a run goes on: no number of a step depends on them, but for the
 rounding of sums, which depends on how a step's samples are cut into batches."""

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from model.bias import entity_mask
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.latents_file import FORMAT, metadata
+from pipeline.latents_file import FORMAT, Part, parse
 from pipeline.shard_reader import ShardReader
 from pipeline.shards import INDEX
 from training.order import normal
@@ -34,6 +33,11 @@ _PICTURES = ("width", "height", "resize", "interval", "reference_version", "augm
 """Of `Latents.made_with`: sizes in pixels, frames between frames, and the rules of the pictures."""
 
 
+_DTYPES = {"F16": torch.float16, "F32": torch.float32}
+# What is read is bytes, and everything is copied out of them at once.
+warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+
+
 @dataclass(frozen=True, slots=True)
 class Latents:
     """One sample. video: (T, C, H, W), reference: (1, C, H, W), text: (L, D), all fp32.
@@ -41,8 +45,8 @@ class Latents:
     caption, entity: the prompt and the phrase in it that names the subject; entity_tokens: its
     token numbers. made_with: ENCODERS, and of the pictures width and height in pixels, interval and
     the rules they were made by, as far as the latents say them; the same in a whole dataset.
-    std: of the posterior whose mean `video` is, None where it is 0. variants: (k, C, H, W) as
-    stored, other views of the reference, None where there are none.
+    std: of the posterior whose mean `video` is, None where it is 0. variants: (k, C, H, W), other
+    views of the reference, None where there are none.
     """
 
     key: str
@@ -69,7 +73,7 @@ class Latents:
         if self.variants is None:
             return self.reference
         number = int(chance * (1 + len(self.variants)))
-        return self.variants[number - 1 : number].float() if number else self.reference
+        return self.variants[number - 1 : number] if number else self.reference
 
     def entity_mask(self) -> Tensor:
         """(L,) bool, True at the entity's tokens."""
@@ -125,7 +129,7 @@ class LatentDataset:
         return sample
 
     def _read(self, number: int) -> Latents:
-        key, members = self._reader[self._numbers[number]]
+        key, members = self._reader.views(self._numbers[number])
         if MEMBER not in members:
             raise InputError(
                 f"{self.url}: sample {key} holds {', '.join(sorted(members))} and no latents; "
@@ -134,22 +138,21 @@ class LatentDataset:
         return unpack(f"{self.url}: sample {key}", self.source_ids[number], members[MEMBER])
 
 
-def unpack(where: str, source_id: str, blob: bytes) -> Latents:
+def unpack(where: str, source_id: str, blob: bytes | memoryview) -> Latents:
     """One sample from its safetensors blob. Raises InputError, which begins with `where`."""
     try:
-        about = metadata(blob)
+        about, parts = parse(blob)
         if about.get("format") != FORMAT:
             raise InputError(
                 f"{where}: found latents of the format {about.get('format', 'before 3')}, wanted "
                 f"{FORMAT}; make them again: python -m jobs.latents"
             )
-        parts = safetensors.torch.load(blob)
         return Latents(
             key=about["key"],
             source_id=source_id,
             video=_frames_first(parts["video"]),
             reference=_frames_first(parts["reference"]),
-            text=parts["text"].float(),
+            text=_stored(parts["text"]).to(torch.float32, copy=True),
             caption=about["caption"],
             entity=about["entity"],
             entity_tokens=tuple(json.loads(about["entity_tokens"])),
@@ -158,12 +161,18 @@ def unpack(where: str, source_id: str, blob: bytes) -> Latents:
                 **{what: about[what] for what in _PICTURES if what in about},
             },
             std=_frames_first(parts["video_std"]) if "video_std" in parts else None,
-            variants=parts["variants"].transpose(0, 1) if "variants" in parts else None,
+            variants=_frames_first(parts["variants"]) if "variants" in parts else None,
         )
-    except (SafetensorError, struct.error, ValueError, KeyError, RuntimeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{where}: damaged latents: {error}; make the latents again") from error
 
 
-def _frames_first(stored: Tensor) -> Tensor:
-    """(C, T, H, W) as stored to (T, C, H, W) fp32."""
-    return stored.transpose(0, 1).contiguous().float()
+def _frames_first(part: Part) -> Tensor:
+    """(C, T, H, W) as stored to (T, C, H, W) fp32, copied once."""
+    stored = _stored(part).transpose(0, 1)
+    return torch.empty(stored.shape, dtype=torch.float32).copy_(stored)
+
+
+def _stored(part: Part) -> Tensor:
+    """Where it lies in the file."""
+    return torch.frombuffer(part.content, dtype=_DTYPES[part.dtype]).view(part.shape)

@@ -133,7 +133,7 @@ class HeldOut:
         named = (self.with_entity and kind != NONE) or (self.watched and kind == RIGHT)
         return Example(
             key=sample.key,
-            latents=sample.video,
+            latents=sample.drawn(self._name(number, draw)),
             noise=torch.from_numpy(normal(f"noise/{self._name(number, draw)}", sample.video.shape)),
             timestep=self._timestep(number, draw),
             text=sample.text,

@@ -1,6 +1,6 @@
-"""How the workers of a training meet: nobody launched it, or torchrun did.
+"""How the workers of a training come to be, and how those that torchrun started meet.
 
-Ray Train's workers have met already when they get here (training/ray_launch.py).
+Ray Train's are started and meet in training/ray_launch.py.
 """
 
 from __future__ import annotations
@@ -8,16 +8,35 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 
+from pipeline.bounds import Count, Positive
 from pipeline.errors import InputError
 from training.world import World
 
 PATIENCE = timedelta(minutes=30)
 """How long workers wait for one that writes a checkpoint, or never comes (ours)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSettings:
+    """Who does the work.
+
+    runner: "local" is this process, or those that torchrun started; "ray" are workers of Ray Train,
+    to which all else here applies: how many, CPUs and GPUs of each, and how often some may be lost
+    before the run ends (-1: any number of times).
+    """
+
+    runner: Literal["local", "ray"] = "local"
+    workers: Count = 1
+    cpus: Positive = 1.0
+    gpus: Literal[0, 1] = 1
+    max_failures: int = 3  # ours
 
 
 @contextmanager
@@ -26,11 +45,11 @@ def join() -> Iterator[World]:
 
     Raises InputError when the others cannot be met.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _number("WORLD_SIZE", 1)
     if size == 1:
         yield World(device=_device(0))
         return
-    device = _device(int(os.environ.get("LOCAL_RANK", "0")))
+    device = _device(_number("LOCAL_RANK", 0))
     place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -38,14 +57,22 @@ def join() -> Iterator[World]:
     except (dist.DistError, ValueError) as error:
         why = str(error).partition("\n")[0]
         raise InputError(
-            f"MASTER_ADDR:MASTER_PORT {place}: {size} workers cannot meet there: {why}; "
-            "end what holds the port, or set MASTER_PORT to a free one (torchrun --standalone "
-            "finds one)"
+            f"MASTER_ADDR:MASTER_PORT {place}: {size} workers cannot meet there: {why}; end what "
+            "holds the port, or set MASTER_PORT to a free one (torchrun --standalone finds one)"
         ) from error
     try:
         yield World(dist.get_rank(), size, device)
     finally:
         dist.destroy_process_group()
+
+
+def _number(name: str, otherwise: int) -> int:
+    """Of the environment."""
+    found = os.environ.get(name, str(otherwise))
+    try:
+        return int(found)
+    except ValueError as error:
+        raise InputError(f'{name}: found "{found}", wanted a whole number; unset it') from error
 
 
 def _device(local_rank: int) -> torch.device:

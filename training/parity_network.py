@@ -80,6 +80,8 @@ def hidden_reference(case: Case) -> Finding:
             return Finding(what, apart(again, removed), case.bound())
         absent = torch.zeros(len(batch.latents), dtype=torch.bool, device=batch.latents.device)
         hidden = model(*given, batch.reference, present=absent)
+        if torch.equal(model(*given, batch.reference), removed):
+            raise ModelError("a reference that is shown changes nothing")
     bound = 1e-5 if model.transformer.dtype == torch.float32 else 2e-2
     what = "v with a reference hidden by -inf, with the one that is removed"
     return Finding(what, apart(hidden, removed), bound)

@@ -35,7 +35,7 @@ def positions(case: Case) -> Finding:
     kind, frames = "rotary" if rotary else "sin-cos", latents.shape[1]
     what = f"{kind} places of {frames}x{grid.height}x{grid.width} patches, with diffusers' pipeline"
     if delta is not None:
-        what += f"'s, and of a reference that is {delta} away"
+        what += f"; a reference's, with the first frame's moved by {delta}"
     return Finding(what, found, _BOUND)
 
 

@@ -24,6 +24,7 @@ from training.metrics import Metrics, TrainingProgress
 from training.speed import Work, memory
 from training.step import DivergedError, Example, Training
 from training.track import Tracker
+from training.validation import Validation
 
 _AHEAD = 2
 """Optimizer steps whose samples are read before they are wanted."""
@@ -48,12 +49,15 @@ class Report:
 class Told:
     """What else a run tells of itself. open_trackers: of a run that goes on from this step.
 
-    reference_weight: of the network's last batch, None where it does not know.
+    reference_weight: of the network's last batch, None where it does not know; validation: makes
+    videos; saved: is given each checkpoint.
     """
 
     work: Work = Work()
     reference_weight: Callable[[], float | None] = lambda: None
     open_trackers: Callable[[int], Sequence[Tracker]] = lambda step: ()
+    validation: Validation | None = None
+    saved: Callable[[Path], None] = lambda checkpoint: None
 
 
 class Trainer:
@@ -149,7 +153,15 @@ class Trainer:
         if step % self._course.held_out.settings.every == 0 or step == self._settings.steps:
             values |= self._held_out()
         self._write(values)
+        if self._told.validation is not None and self._told.validation.settings.due(step):
+            self._validate(step, self._told.validation)
         return loss
+
+    def _validate(self, step: int, validation: Validation) -> None:
+        sampled = validation.sampled()
+        with self._world.together():
+            for key, sheet in validation.write(step, sampled).items():
+                self._metrics.show(step, f"validation/{key}", sheet)
 
     def _resume(self) -> State:
         """Puts back the last checkpoint. Returns where the run stands."""
@@ -175,7 +187,8 @@ class Trainer:
         with self._world.together():
             if self._world.leads:
                 state = State(step, samples, self._constants, self._identity)
-                self._checkpoints.save(state, self._weights, self._training.optimizer.state())
+                optimizer = self._training.optimizer.state()
+                self._told.saved(self._checkpoints.save(state, self._weights, optimizer))
 
     def _write(self, values: Mapping[str, Any]) -> None:
         with self._world.together():

@@ -87,6 +87,30 @@ def test_the_mp4_is_8_fps_yuv420p_tagged_bt709_and_says_its_crf(run: Path) -> No
         assert (tags.width, tags.height) == (96, 64)
 
 
+def test_an_adapter_without_its_run_folder_makes_the_same_videos(run: Path, tmp_path: Path) -> None:
+    """A person who was given the file: base and encoders by name, any folder to write to."""
+    wanted = _prompts(run, "without = false")
+    file = shutil.copy(next((run / "train").rglob("adapter.safetensors")), tmp_path)
+    text = run.parent / "facts" / "id" / "text"
+    more = f"prompts = '{run}/wishes.csv'\nadapter = '{file}'\ncodec = 'dct'\ntext = '{text}'"
+    run_generate(tmp_path, f"{more}\nwithout = false")
+    found = generated.read_index(str(tmp_path / "samples"))
+    assert found == wanted
+    for one in found:
+        frames = generated.read_frames(str(tmp_path / "samples"), one)
+        assert np.array_equal(frames, generated.read_frames(str(run / "samples"), one))
+    with pytest.raises(InputError, match=r"was trained on .*: load the one that it belongs to"):
+        run_generate(tmp_path, f"{more}\nbase = '{_other_base(run, tmp_path)}'")
+
+
+def _other_base(run: Path, folder: Path) -> Path:
+    (place,) = (run / "base").rglob("transformer")
+    shutil.copytree(place, folder / "other" / "transformer")
+    config = folder / "other" / "transformer" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "norm_eps": 1e-6}))
+    return folder / "other"
+
+
 def test_a_run_killed_in_the_middle_of_a_video_ends_with_the_bits_of_an_unbroken_one(
     run: Path, tmp_path: Path
 ) -> None:
@@ -124,8 +148,10 @@ def test_a_run_killed_in_the_middle_of_a_video_ends_with_the_bits_of_an_unbroken
         ("[[wishes]]\nprompt = 'A cat.'\nreference = 'cat.png'", "cat.png and no entity"),
         ("[[wishes]]\nprompt = 'A cat.'\nentity = 'dog'", "found no 'dog' in the prompt 'A cat.'"),
         ("training = 'base'\nprompts = '{run}/wishes.csv'", "which has no adapter"),
+        ("adapter = 'gone'\nprompts = '{run}/wishes.csv'", "gone: wanted an adapter file"),
+        ("base = 'THUDM/CogVideoX-5b'", "found one of them and no adapter"),
         ("seeds = [1, 1]", r"seeds: found \[1, 1\]"),
-        ("", "found no video to make; wanted held_out above 0, prompts or"),
+        ("without = false", "found no video to make; wanted held_out above 0, prompts or"),
         ("offload = 'disk'", 'offload: found "disk", wanted'),
     ],
 )

@@ -258,3 +258,14 @@ def test_a_step_that_diverged_can_be_done_again(
     said = capsys.readouterr().out
     assert "step 2, worker 0, batch 1" in said
     assert "it begins with what " in said
+
+
+def test_videos_are_made_of_latents_where_their_codec_is_not_at_hand(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    more = "[validation]\nevery = 2\nsamples = 2\n[validation.sampling]\nsteps = 2"
+    _run(_run_file(folder, "shown", f"{ADAPTER}\n{more}", steps=3))
+    assert "validation shows latents, not pictures: found no run in" in caplog.text
+    made = sorted(file.suffix for file in (folder / "shown/validation/step-00000002").iterdir())
+    assert made == [".mp4", ".mp4", ".png", ".png"]
+    _run(_run_file(folder, "shown", f"{ADAPTER}\n[track]\ntensorboard = false", steps=4))

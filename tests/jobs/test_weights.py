@@ -58,6 +58,12 @@ def test_a_training_wants_its_base_and_what_encodes_its_latents(bring: Bring) ->
         bring('out = "runs/x"\n', training)
 
 
+def test_an_adapter_wants_all_of_its_base(bring: Bring) -> None:
+    text = 'out = "runs/x"\nadapter = "a.safetensors"\nbase = "org/none"\nprompts = "p.csv"\n'
+    with pytest.raises(InputError, match=r"base: .*org/none"):
+        bring(text)
+
+
 def test_a_base_that_is_trained_here_is_not_fetched(bring: Bring) -> None:
     base = 'out = "run"\nname = "base"\nbase = "tiny"\nadapter = "none"\n'
     assert "0 wanted" in bring(base, 'out = "run"\nbase = "run/base"\n')

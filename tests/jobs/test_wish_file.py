@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.generate_settings import WishSettings
+from jobs.generate_settings import GenerateRun, WishSettings
 from jobs.wish_file import read_wishes
+from pipeline.config import load
 from pipeline.errors import InputError
 
 CSV = """prompt,entity,reference,name,seed
@@ -44,6 +45,19 @@ def test_all_three_forms_say_the_same(tmp_path: Path, name: str, text: str) -> N
         WishSettings("A dog, brown,\nruns.", "dog", dog, "w1", 7),
         WishSettings("A sea.", name="waves"),
     ]
+
+
+def test_the_files_of_the_docs_can_be_read(tmp_path: Path) -> None:
+    said = (Path(__file__).parents[2] / "docs" / "running.md").read_text().split("## Generating")[1]
+    prompts, file = said.split("```csv\n")[1], said.split("```toml\n")[1]
+    wishes = read(tmp_path, "prompts.csv", prompts.split("```")[0])
+    assert [(w.name, w.entity, w.seed) for w in wishes] == [
+        ("beach", "dog", None),
+        ("sofa", "dog", 7),
+    ]
+    (tmp_path / "dog.toml").write_text(file.split("```")[0])
+    run = load(str(tmp_path / "dog.toml"), GenerateRun)
+    assert (run.adapter, run.seeds, run.offload) == ("adapter.safetensors", (0, 1), "model")
 
 
 def test_references_elsewhere_stay_where_they_are(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
@@ -19,6 +19,7 @@ from toys import Length
 from pipeline import ledger_file, storage
 from pipeline.clip import Failed, Measurement
 from pipeline.compaction import compact
+from pipeline.errors import InputError
 from pipeline.ledger import Ledger
 from pipeline.ledger_file import is_merged, is_part
 
@@ -101,7 +102,7 @@ def test_what_the_ledger_says_stays_the_same_to_the_bit(url: str) -> None:
     for gone in range(0, 30, 3):  # killed while it deleted them
         storage.remove(ledger.url("length", parts[gone]))
         assert said(url).equals(before)
-    assert opened(url).standing_files("length") == [merged]
+    assert list(opened(url).standing_files("length")) == [merged]
 
 
 def test_a_part_that_comes_late_still_stands_in_its_place(url: str) -> None:
@@ -124,13 +125,13 @@ def test_a_part_that_comes_late_still_stands_in_its_place(url: str) -> None:
 
 def test_what_was_merged_is_merged_again(url: str) -> None:
     ledger, chance = filled(url, parts=6), random.Random(1)
-    for number in range(6, 30):
+    for number in range(6, 18):
         append(ledger, chance, number)
         before = said(url)
         compact(ledger, "length", most=4)
         assert said(url).equals(before)
     assert len(ledger.standing_files("length")) <= 5
-    assert sum(map(is_part, names(url))) == 30
+    assert sum(map(is_part, names(url))) == 18
 
 
 def test_full_files_are_left_alone(url: str) -> None:
@@ -236,8 +237,9 @@ def test_a_merged_file_that_is_torn_leaves_its_parts(url: str) -> None:
     compact(ledger, "length", most=10)
     (merged,) = filter(is_merged, names(url))
     whole = storage.read(ledger.url("length", merged))
-    storage.write(ledger.url("length", merged), whole[:-9])
-    assert opened(url).facts("length").equals(before)
+    for damaged in (whole[:-9], whole[:60] + b"\0\0\0" + whole[63:]):  # its end, its rows
+        storage.write(ledger.url("length", merged), damaged)
+        assert said(url).equals(before)
 
 
 def test_a_merged_file_says_whose_rows_it_holds(url: str) -> None:
@@ -248,3 +250,19 @@ def test_a_merged_file_says_whose_rows_it_holds(url: str) -> None:
     pieces, replaces = ledger_file.made_of(ledger.url("length", merged))
     assert [(piece.part, piece.rows) for piece in pieces] == [(name, 5) for name in parts]
     assert replaces == set(parts)
+
+
+def test_no_flipped_bit_of_a_file_changes_what_the_ledger_says(tmp_path: Path) -> None:
+    """It is noticed, or changes nothing; a merged file then gives way to its parts."""
+    url, chance = str(tmp_path / "facts"), random.Random(3)
+    ledger = filled(url, parts=5)
+    compact(ledger, "length", most=1)
+    (merged,) = filter(is_merged, names(url))
+    place, before = Path(ledger.url("length", merged)), opened(url).facts("length")
+    whole = place.read_bytes()
+    for _ in range(400):
+        content = bytearray(whole)
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        place.write_bytes(content)
+        with suppress(InputError):  # a column's name
+            assert opened(url).facts("length").equals(before)

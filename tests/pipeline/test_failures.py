@@ -76,3 +76,4 @@ def test_the_share_is_of_the_clips_that_came_to_these_stages() -> None:
     assert (motion.reached, motion.share, motion.is_over) == (20, 0.1, False)
     assert str(motion).endswith("allows 10.0%): 2 timeout in motion")
     assert failures.budget(verdicts(), STAGES, {"sample"}, 0.0).share == 0
+    assert failures.budget(found, STAGES, set(), 0.0).share == 0  # a job without a pass

@@ -120,7 +120,7 @@ def test_a_part_says_how_its_numbers_were_made(tmp_path: Path) -> None:
     assert said[b"settings"] == b'{"bins": 16}'
 
 
-def test_a_torn_part_is_set_aside_and_named(url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_torn_part_is_left_out_and_named(url: str, caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger(url, [Colour()])
     ledger.append({"colour": [("a", colour(1.0))]})
     ledger.append({"colour": [("b", colour(1.0))]})
@@ -130,7 +130,10 @@ def test_a_torn_part_is_set_aside_and_named(url: str, caplog: pytest.LogCaptureF
         again = Ledger(url, [Colour()])
         assert again.measured("colour") == {"b"}
         assert again.measured("colour") == {"b"}
+        again.facts_of("colour", pa.chunked_array([["a"]]))
     assert [torn in record.getMessage() for record in caplog.records] == [True]
+    again.set_aside("colour", torn.rpartition("/")[2])
+    assert [name.rpartition(".")[2] for name in parts(again)] == ["torn", "parquet"]
 
 
 def test_a_part_with_other_columns_is_an_error_that_names_it(url: str) -> None:

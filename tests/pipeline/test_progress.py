@@ -5,7 +5,9 @@ import json
 import re
 
 import pytest
+from faulty_proxy import SLOW, Faults
 
+from pipeline import storage
 from pipeline.progress import Progress
 
 
@@ -137,3 +139,18 @@ def fail_after_losing(folder, progress):
         folder.rmdir()
         folder.write_text("a file in the way")
         raise ValueError("the first error")
+
+
+def test_a_store_that_is_slow_holds_up_no_pass(on_s3, clock):
+    store = on_s3()
+    url = f"{store.url}/slow/status.json"
+    faults = store.suffer(Faults(of=("PUT",), planned=["", SLOW], slow_s=1.0))
+    with Progress("score", 10**9, url, stream=io.StringIO(), clock=clock) as progress:
+        while faults.happened[SLOW] == 0:
+            clock.now += 3
+            progress.update()
+        for _ in range(20):
+            clock.now += 3
+            progress.update()
+        assert faults.seen["PUT"] == 2, "none waits behind the one that is on its way"
+    assert json.loads(storage.read(url))["state"] == "stopped"

@@ -7,6 +7,7 @@ import io
 import random
 import shutil
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,7 @@ def test_verify_finds_every_damage(rows: list[dict[str, Any]], tmp_path: Path, h
     assert verify(str(out)) == []
     do_harm, said = HARMS[harm]
     do_harm(out, min(out.glob("*.tar")))
-    problems = verify(str(out))
+    problems = list(map(str, verify(str(out))))
     assert any(said in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
 
@@ -274,3 +275,16 @@ def test_without_an_index_there_is_one_clear_error(tmp_path: Path):
     for ask in (verify, prune, ShardReader, dataset_id):
         with pytest.raises(InputError, match=r"found no index\.parquet"):
             ask(str(tmp_path))
+
+
+def test_no_flipped_bit_of_an_index_goes_unseen(rows: list[dict[str, Any]], tmp_path: Path):
+    out = tmp_path / "shards"
+    made(rows, out)
+    index, chance = read_index(str(out)), random.Random(7)
+    whole = (out / INDEX).read_bytes()
+    for _ in range(300):
+        content = bytearray(whole)
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        (out / INDEX).write_bytes(content)
+        with suppress(InputError):
+            assert read_index(str(out)).equals(index)

@@ -125,12 +125,13 @@ def test_the_innermost_module_that_says_it_first_is_named():
     network = _Parts()
     assert _first(network, _examples()) is None
     with torch.no_grad():
-        network.parts[1][0].weight.fill_(1.0)
+        network.get_parameter("parts.1.0.weight").fill_(1.0)
     assert _first(network, _examples()) == "what parts.1.0 says (_Part)"
 
 
 def test_data_that_is_not_finite_is_named_before_all():
     one, other = _examples()
+    assert other.reference is not None
     broken = other.reference.clone()
     broken[0, 0, 0, 0] = math.nan
     found = _first(_Parts(), [one, replace(other, reference=broken)])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.chance import uniform
+from pipeline.errors import InputError
 from training.order import Place, ShuffleSettings, draw, epoch_order, normal, place, shuffled
 
 COUNT = 50
@@ -58,6 +59,12 @@ def test_a_position_says_the_same_whatever_was_asked_before():
     for shuffle in (ShuffleSettings(), LOCAL):
         backwards = [place(7, at, COUNT, shuffle) for at in reversed(range(3 * COUNT))]
         assert backwards[::-1] == [place(7, at, COUNT, shuffle) for at in range(3 * COUNT)]
+
+
+def test_blocks_and_windows_have_to_be_counts():
+    for wrong in ({"block": -1}, {"window": 0}):
+        with pytest.raises(InputError, match=r"loop\.shuffle: found block"):
+            ShuffleSettings(**wrong)
 
 
 def test_another_seed_is_another_order():
