@@ -1,10 +1,10 @@
 """A hundred random kills and what they change: nothing.
 
-`nice python -m benchmarks.chaos [kills] [seed]`: runs of benchmarks/chaos_run.py, here and on a Ray
+`nice python -m benchmarks.chaos [kills] [seed] [local|ray]`: runs of benchmarks/chaos_run.py, here and on a Ray
 cluster of three raylets, of which a driver, actor, host, decoder or raylet is killed now and then
 (SIGKILL, no warning); what has died is started again, until the run is done. Then every clip has
 one outcome in each stage that it came to, shards and latents are those of an unbroken run to the
-byte, and the calls of `measure` beyond the least are at most what a kill may cost: what its
+byte (so the code must not change meanwhile), and the calls of `measure` beyond the least are at most what a kill may cost: what its
 worker had in flight; for a driver, what all workers had, and what came since the last flush.
 """
 
@@ -99,7 +99,9 @@ def main() -> int:
     print(f"unbroken: {whole.seconds:.1f} s, {least} calls of measure, seed {seed}", flush=True)
     episodes: list[dict[str, Any]] = []
     done: Counter[str] = Counter()
-    for runner, share in (("local", kills // 2), ("ray", kills - kills // 2)):
+    only = sys.argv[3:4]
+    shares = {"local": kills // 2, "ray": kills - kills // 2}
+    for runner, share in {only[0]: kills}.items() if only else shares.items():
         with machines() if runner == "ray" else here() as there:
             left = share
             while left > 0:
@@ -128,7 +130,7 @@ def main() -> int:
         "episodes": episodes,
     }
     shutil.rmtree(folder)
-    print(provenance.write("chaos", PACKAGES, figures))
+    print(provenance.write("_".join(["chaos", *only]), PACKAGES, figures))
     return 1 if wrong else 0
 
 
