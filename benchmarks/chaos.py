@@ -1,11 +1,12 @@
 """A hundred random kills and what they change: nothing.
 
-`nice python -m benchmarks.chaos [kills] [seed] [local|ray]`: runs of benchmarks/chaos_run.py, here and on a Ray
-cluster of three raylets, of which a driver, actor, host, decoder or raylet is killed now and then
-(SIGKILL, no warning); what has died is started again, until the run is done. Then every clip has
-one outcome in each stage that it came to, shards and latents are those of an unbroken run to the
-byte (so the code must not change meanwhile), and the calls of `measure` beyond the least are at most what a kill may cost: what its
-worker had in flight; for a driver, what all workers had, and what came since the last flush.
+`nice python -m benchmarks.chaos [kills] [seed] [local|ray]`: runs of benchmarks/chaos_run.py, here
+and on a Ray cluster of three raylets, of which a driver, actor, host, decoder or raylet is killed
+now and then (SIGKILL, no warning); what has died is started again, until the run is done. Then
+every clip has one outcome in each stage that it came to, shards and latents are those of an
+unbroken run to the byte (so the code must not change meanwhile), and the calls of `measure` beyond
+the least are at most what a kill may cost: what its worker had in flight; for a driver, what all
+workers had, and what came since the last flush.
 """
 
 from __future__ import annotations
