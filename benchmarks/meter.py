@@ -50,6 +50,15 @@ def peak_bytes(call: Callable[[], object]) -> int:
     return max(accumulate((event.nbytes() for event in changes), initial=0))
 
 
+def matmul_tflops(dtype: torch.dtype) -> float:
+    """What large matrix products reach here, by the same clock as all else."""
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 8192 if where == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=where, dtype=dtype) for _ in range(2))
+    torch.mm(a, b)
+    return 2e-12 * size**3 / min(seconds(lambda: torch.mm(a, b)) for _ in range(5))
+
+
 def _timed(call: Callable[[], object], calls: int) -> float:
     on_gpu = torch.cuda.is_available()
     clock = time.perf_counter if on_gpu else time.process_time

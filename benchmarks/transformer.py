@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import meter, provenance
 from model.compute import ComputeSettings, prepare
 from model.config import COGVIDEOX_5B, TINY, AdapterConfig, Backend, TransformerConfig
+from model.flops import SampleSize, step_flops
 from model.transformer import CustomVideoX
+from model.weights import random_base
 
 PACKAGES = ("torch", "diffusers", "transformers")
 ROUNDS = 3
@@ -48,13 +49,13 @@ def main() -> int:
     device = meter.device()
     figures: dict[str, Any] = {}
     if device.type == "cuda":
-        figures["peak_tflops"] = peak = _peak_tflops(8192, torch.bfloat16, device)
+        figures["peak_tflops"] = peak = meter.matmul_tflops(torch.bfloat16)
         figures["5B"] = _measured(PAPER, torch.bfloat16, device, peak, ("merged", "dense"))
         figures["bar_of_peak"] = BAR_OF_PEAK
         figures["passed"] = passed = figures["5B"]["merged"]["of_peak"] >= BAR_OF_PEAK
     else:
         figures["threads"], passed = 1, True
-        figures["peak_tflops"] = peak = _peak_tflops(1024, torch.float32, device)
+        figures["peak_tflops"] = peak = meter.matmul_tflops(torch.float32)
         for name, case in ON_A_CPU.items():
             figures[name] = _measured(case, torch.float32, device, peak, ("dense", "merged"))
     for name, value in figures.items():
@@ -63,35 +64,18 @@ def main() -> int:
     return 0 if passed else 1
 
 
-def tflop(case: Case, rank: int) -> dict[str, float]:
-    """Of the model's matrix products at batch 1 with one reference: forward, and backward.
-
-    The base is frozen: its linear layers pass gradients on and take none, and those of the first
-    layer's q, k, v need not even pass them on. An attention's backward is four products, its
-    forward two. The LoRA takes both gradients. Checked with torch.utils.flop_counter at TINY: 1 %
-    below what it counts, which has the modulations too.
-    """
-    frames, height, width = case.latents
-    reference = height * width // 4
-    main, layers = case.base.max_text_seq_length + frames * reference, case.base.num_layers
-    wide = case.base.num_attention_heads * case.base.attention_head_dim
-    square = 2 * wide * wide  # operations of one token in one C x C matrix
-    # q, k, v, out, and a feed-forward of 4C; the last layer's reference has its keys and values.
-    linear = 12 * square * (layers * main + (layers - 1) * reference) + 2 * square * reference
-    attention = 4 * wide * (main + reference) * (layers * main + (layers - 1) * reference)
-    lora = 4 * wide * rank * reference * (4 * (layers - 1) + 2)
-    return {
-        "forward": (linear + attention + lora) / 1e12,
-        "backward": (linear - 3 * square * (main + reference) + 2 * attention + 2 * lora) / 1e12,
-    }
+def tflop(case: Case, adapter: AdapterConfig) -> dict[str, float]:
+    """Of the model's matrix products at batch 1 with one reference: forward, and backward."""
+    flops = step_flops(case.base, adapter, SampleSize(*case.latents))
+    return {"forward": flops.forward / 1e12, "backward": flops.backward / 1e12}
 
 
 def _measured(
     case: Case, dtype: torch.dtype, device: torch.device, peak: float, backends: tuple[Backend, ...]
 ) -> dict[str, Any]:
-    base = _random_base(case.base, dtype, device)
+    base = random_base(case.base, dtype, device)
     rank = 128 if case.base.num_attention_heads > 4 else 32
-    work = tflop(case, rank)
+    work = tflop(case, AdapterConfig(rank=rank, alpha=rank))
     figures: dict[str, Any] = {"case": repr(case), "tflop": work}
     for backend in backends:
         adapter = AdapterConfig(rank=rank, alpha=rank, backend=backend)
@@ -133,22 +117,6 @@ def _timed(
         "tflops": round(work / taken, 4),
         "of_peak": round(work / taken / peak, 3),
     }
-
-
-def _random_base(
-    config: TransformerConfig, dtype: torch.dtype, device: torch.device
-) -> CogVideoXTransformer3DModel:
-    torch.manual_seed(0)
-    with device:
-        base = CogVideoXTransformer3DModel(**config.keywords())
-    nn.Module.to(base, dtype)
-    return base
-
-
-def _peak_tflops(size: int, dtype: torch.dtype, device: torch.device) -> float:
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    torch.mm(a, b)
-    return 2e-12 * size**3 / min(meter.seconds(lambda: torch.mm(a, b)) for _ in range(5))
 
 
 if __name__ == "__main__":

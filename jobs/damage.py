@@ -10,7 +10,7 @@ from jobs.order import encoded_url
 from jobs.settings import Run
 from pipeline import damage, storage
 from pipeline.damage import Damage
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.ledger import Ledger
 from pipeline.progress import Progress
 from pipeline.shards import INDEX, dataset_id, read_index
@@ -34,6 +34,8 @@ def look(run: Run) -> Looked:
     damages: list[Damage] = []
     try:
         house = look_at(run, latents=True)
+    except StoreError:
+        raise
     except InputError as error:
         # Shards are looked at also where nothing else is: on another machine, to train.
         said.append(f"facts, samples: not looked at, for the corpus cannot be read: {error}")
@@ -66,6 +68,8 @@ def _builds(house: House, said: list[str]) -> list[Damage]:
     ):
         try:
             found += _of_stage(ledger, name, stage, url, said)
+        except StoreError:
+            raise
         except InputError as error:
             said.append(f"{name}: not looked at: {error}")
     return found
@@ -89,6 +93,8 @@ def _shards(url: str, folder: str, said: list[str]) -> list[Damage]:
         return []
     try:
         index = read_index(url)
+    except StoreError:
+        raise
     except InputError as error:
         return [Damage(storage.join(url, INDEX), str(error), f"{folder} are packed again", folder)]
     with _progress(folder, index.num_rows) as shown:

@@ -43,7 +43,7 @@ def _ended(run: Run, count: int, code: int) -> str:
         return f"{run.out}: nothing is damaged"
     if code:
         return f"{run.out}: not all is mended; python -m jobs.verify --out {run.out} says what"
-    return f"{run.out}: {count} damages mended"
+    return f"{run.out}: all is mended (problems: {count})"
 
 
 def _mend(house: House, damages: Sequence[Damage]) -> int:

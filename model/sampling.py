@@ -17,6 +17,7 @@ from model.adapted import Adapted
 from model.bias import NUM_TRAIN_TIMESTEPS, coverage_warning, entity_region
 from model.config import OWN, SamplingConfig
 from model.memory import ReferenceMemory, can_remember
+from model.sharded import is_sharded
 from model.transformer import CustomVideoX
 
 VERSION = 2
@@ -125,7 +126,7 @@ def sample(
     latents, reference = noise.float(), conditions.reference
     region = _first_region(model, conditions, noise)
     if reference is not None and isinstance(model, CustomVideoX) and can_remember(model.adapter):
-        reference = model.remember(reference)
+        reference = reference if is_sharded(model) else model.remember(reference)
     guided = _Guided(model, conditions, reference, settings)
     for number, (now, then) in enumerate(pairwise(timesteps)):
         v, saw, region = guided.v(latents, now, region)

@@ -10,13 +10,18 @@ import warnings
 from typing import Any, cast
 
 from torch import distributed
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from model.adapted import Adapted
 from model.errors import ModelError
 from model.transformer import CustomVideoX
 
 _CALL = "with_reference"  # of a block: FSDP gathers around methods, and `both_streams` is none
+
+
+def is_sharded(model: Adapted) -> bool:
+    """Whether its parts must not be called alone."""
+    return isinstance(model, FSDPModule)
 
 
 def shard(model: Adapted) -> None:

@@ -14,6 +14,7 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTran
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
+from torch import nn
 
 from model.config import TINY, TransformerConfig
 from model.errors import ModelError
@@ -41,6 +42,24 @@ def init_tiny_base(seed: int, config: TransformerConfig = TINY) -> CogVideoXTran
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CogVideoXTransformer3DModel(**config.keywords())
+
+
+def random_base(
+    config: TransformerConfig, dtype: torch.dtype, device: torch.device
+) -> CogVideoXTransformer3DModel:
+    """One whose numbers do not matter, made where and as it is to be: a 5B in fp32 would need twice
+    its room.
+    """
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.random.fork_rng(), device:
+            torch.manual_seed(0)
+            base = CogVideoXTransformer3DModel(**config.keywords())
+    finally:
+        torch.set_default_dtype(usual)
+    nn.Module.to(base, dtype)  # positions are made in fp32
+    return base
 
 
 def save_base(transformer: CogVideoXTransformer3DModel, folder: Path) -> None:

@@ -6,6 +6,7 @@ stands for stay for a day: whoever is killed, reads or writes meanwhile finds ev
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pipeline import ledger_file, storage
 from pipeline.ledger import Ledger
 from pipeline.ledger_file import Contents, DamagedError, MergedWriter
+
+_log = logging.getLogger(__name__)
 
 MOST_FILES = 100
 """Above so many small files a stage is worth it: every command opens all of them."""
@@ -48,6 +51,7 @@ def compact(
     small = [name for name in names if sizes.get(name, full_bytes) < full_bytes / 2]
     if len(small) <= most:
         return Compacted(0, 0, deleted)
+    _log.warning("%s: its facts lie in %d small files, which are merged", stage, len(small))
     merged = into = 0
     for group in _groups(small, sizes, full_bytes):
         count = _merge(ledger, stage, group)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import ledger_file, storage
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.ledger import Ledger
 from pipeline.ledger_file import DamagedError
 
@@ -43,6 +43,8 @@ def of_facts(ledger: Ledger, stage: str, tick: Callable[[int], None]) -> Iterato
         url = ledger.url(stage, name)
         try:
             ledger_file.read(url, schema, schema.names)
+        except StoreError:
+            raise
         except (DamagedError, InputError) as error:
             found = "is damaged" if isinstance(error, DamagedError) else "has other columns"
             yield Damage(url, f"{found} ({error})", _cost(url, stage, there), stage)

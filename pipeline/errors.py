@@ -1,4 +1,6 @@
-"""The one error that is the user's to mend."""
+"""The errors that are the user's to mend."""
+
+import errno
 
 
 class InputError(Exception):
@@ -9,8 +11,12 @@ class InputError(Exception):
 
 
 class StoreError(InputError):
-    """An object store is away or does not let us in: says nothing about the object asked for."""
+    """An object store is away or does not let us in: no word about what the object holds."""
 
 
-class NoPermissionError(InputError, PermissionError):
-    """An object store does not let us read or write this one object."""
+class NoPermissionError(StoreError, PermissionError):
+    """An object store does not let us read or write this one object: it is not damaged by that."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.errno = errno.EACCES  # an OSError without a number is taken for a damaged file

@@ -23,6 +23,7 @@ from pipeline.errors import InputError
 
 PART, MERGED, SUFFIX = "part-", "merged-", ".parquet"
 _TIME = "%Y%m%dT%H%M%S.%fZ"
+_MAGIC = b"PAR1"  # how a Parquet file begins
 _MADE_OF, _MADE_OF_SHA256 = b"made_of", b"made_of_sha256"
 _TORN = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What Arrow raises of a file that is no whole one."""
@@ -117,15 +118,19 @@ def read(url: str, wanted: pa.Schema, names: Sequence[str]) -> Contents:
 
 
 def made_of(url: str) -> tuple[tuple[Piece, ...], frozenset[str]]:
-    """What `read` says of its pieces and of what it replaces, without its rows."""
+    """What `read` says of its pieces and of what it replaces, from the end of the file alone.
+
+    Raises DamagedError, FileNotFoundError.
+    """
+    size = storage.size(url)
+    length = int.from_bytes(storage.read_range(url, max(size - 8, 0), 8)[:4], "little")
+    start = max(size - 8 - length, 0)
+    footer = storage.read_range(url, start, size - start)
     try:
-        with storage.open_binary(url) as source, pq.ParquetFile(source) as file:
-            rows, about = file.metadata.num_rows, file.metadata.metadata
+        found = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
     except _TORN as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
         raise DamagedError(str(error)) from error
-    return _made_of(url, about or {}, rows)
+    return _made_of(url, found.metadata or {}, found.num_rows)
 
 
 def part_bytes(table: pa.Table, about: Mapping[str, str]) -> bytes:

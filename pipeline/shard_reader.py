@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from pipeline import storage
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.sample_tar import unpack, views
 from pipeline.shards import Row, index_bytes, parse_index
 
@@ -62,6 +62,8 @@ def read_sample(url: str, row: Row) -> bytes:
         packed = _read_range(shard, row["offset"], row["size"])
     except FileNotFoundError as error:
         raise InputError(f"{where}: the shard is missing; build the shards again") from error
+    except StoreError:
+        raise
     except OSError as error:
         raise InputError(
             f"{where}: cannot be read, {1 + len(_WAITS_S)} times in a row: "
@@ -80,7 +82,7 @@ def _read_range(url: str, offset: int, size: int) -> bytes:
     for wait_s in _WAITS_S:
         try:
             return storage.read_range(url, offset, size)
-        except FileNotFoundError:
+        except (FileNotFoundError, StoreError):  # a StoreError has been tried often enough
             raise
         except OSError:
             time.sleep(wait_s)

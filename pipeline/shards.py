@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.sample_tar import pack, tar_size, tar_writer, unpack
 
 INDEX = "index.parquet"
@@ -242,6 +242,8 @@ def _old_index(url: str) -> dict[str, list[Row]]:
         return {}
     try:
         rows = read_index(url).to_pylist()
+    except StoreError:
+        raise
     except InputError:
         return {}
     by_shard: dict[str, list[Row]] = {}

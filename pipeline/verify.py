@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline import storage
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.sample_tar import tar_size, unpack
 from pipeline.shard_reader import read_sample
 from pipeline.shards import INDEX, SHARD_LIST, Row, read_index
@@ -91,6 +91,8 @@ def _shard_problems(url: str, shard: str, rows: Sequence[Row]) -> list[Problem]:
         end = row["offset"] + row["size"]
         try:
             unpack(row["key"], read_sample(url, row))
+        except StoreError:
+            raise
         except InputError as error:
             place = storage.join(url, shard)
             problems.append(Problem(shard, str(error).removeprefix(f"{place}: ")))

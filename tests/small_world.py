@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from training.course import LoopSettings
 from training.dataset import Latents
 from training.launch import join
 from training.step import DivergedError
+from training.world import World
 
 
 @dataclass(frozen=True)
@@ -127,3 +129,20 @@ def _work(rank: int, size: int, port: int, order: Order) -> Answer:
         except (InputError, DivergedError) as error:
             return Answer(-1, 0, str(error), network.seen)
     return Answer(report.step, report.stopped_by, "", network.seen)
+
+
+def dying(world: World, stop: Callable[[], int], folder: Path, loop: LoopSettings) -> int:
+    """A task for Ray: before its eighth step the last worker is killed, once. Its exit code."""
+    asked, died = 0, folder / "died"
+
+    def asks() -> int:
+        nonlocal asked
+        asked += 1
+        if asked == 8 and world.rank == world.size - 1 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stop()
+
+    torch.set_num_threads(1)
+    report = small_trainer(folder, loop, world=world).run(asks, quiet)
+    return 0 if report.done else 1

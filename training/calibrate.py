@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
-from torch import nn
 
 from model.adapted import Adapted
 from model.compute import prepare
 from model.extra_frame import open_model
 from model.fp8 import store_in_fp8
+from model.weights import random_base
 from training.objective import noise_schedule
 from training.planner import Job
 from training.step import Example, OptimizerSettings, Training
@@ -51,15 +50,7 @@ def measure(job: Job, device: torch.device) -> Measured:
 
 def random_model(job: Job, device: torch.device) -> Adapted:
     """As the job's training has it, made on the device itself."""
-    torch.manual_seed(0)
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(job.computes_in)  # in fp32 the 5B would need twice its room
-    try:
-        with device:
-            base = CogVideoXTransformer3DModel(**job.base.keywords())
-    finally:
-        torch.set_default_dtype(usual)
-    nn.Module.to(base, job.computes_in)
+    base = random_base(job.base, job.computes_in, device)
     if job.base_dtype == "fp8_storage" and job.adapter is not None:
         store_in_fp8(base)
     model = open_model(base, job.adapter)

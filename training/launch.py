@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.distributed as dist
+from annotated_types import Interval
 
 from pipeline.bounds import Count, Positive
 from pipeline.errors import InputError
@@ -36,7 +37,7 @@ class LaunchSettings:
     workers: Count = 1
     cpus: Positive = 1.0
     gpus: Literal[0, 1] = 1
-    max_failures: int = 3  # ours
+    max_failures: Annotated[int, Interval(ge=-1)] = 3  # ours
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class World:
         """Replaces each by its sum over all workers, the same bits on every one.
 
         Tensor by tensor, in the order given: which worker's part is added first then depends on
-        nothing but the world's size (docs/decisions/020).
+        nothing but the world's size (docs/decisions/027).
         """
         if self.size == 1:
             return

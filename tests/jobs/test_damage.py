@@ -159,7 +159,7 @@ def test_each_damage_is_named_and_it_alone_is_mended(runs: Path, say: Callable[.
     assert f"python -m jobs.repair --out {out} mends these" in said
 
     said = say(repair.main, "--out", out)
-    assert "4 damages mended" in said
+    assert "all is mended (problems: 4)" in said
     after = Files.of(runs)
     mended = {str(path.relative_to(runs)) for path in (sample, shard, gone)}
     assert {n: after.sha256[n] for n in mended} == {n: before.sha256[n] for n in mended}
@@ -290,7 +290,7 @@ def test_latents_are_mended_and_want_room_too(
     said = say(verify.main, *given, code=1)
     assert f"{encoded}: has another sha256 than recorded; to mend it, its clip is built" in said
     assert f"{shard}: is missing, and 1 samples with it" in said
-    assert "2 damages mended" in say(repair.main, *given)
+    assert "all is mended (problems: 2)" in say(repair.main, *given)
     after = Files.of(runs)
     names = [n for n in before.sha256 if "/encoded/" in n or n.startswith("one/latents/")]
     assert {n: after.sha256[n] for n in names} == {n: before.sha256[n] for n in names}

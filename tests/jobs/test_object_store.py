@@ -90,7 +90,9 @@ def test_a_store_that_fails_and_a_driver_that_is_killed_change_nothing(
             time.sleep(0.02)
         job.kill()
         assert job.wait() == -signal.SIGKILL, job.communicate()[0]
-    said = jobs.run("dataset", "--config", run)
+    job = jobs.start("dataset", "--config", run)
+    said, _ = job.communicate(timeout=900)
+    assert job.returncode == 0, said
     print(f"seed {SEED}, {runner}: {KILLS} kills, {faults.seen}, {faults.happened}")
     found = s3.objects(f"runs/broken-{runner}/shards/")
     assert {name: sha256(data) for name, data in found.items()} == undisturbed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import probe, retry, score, status, summary
+from jobs import compact, probe, retry, score, status, summary
 
 RUN = """
 out = "{folder}/runs/one"
@@ -64,6 +64,11 @@ def test_what_failed_is_measured_again_and_nothing_else(
     said = say(retry.main, "--errors", "timeout", "--out", out)
     assert "no clip failed as timeout in a stage; failed are: 2 unreadable in probe" in said
     assert parts(corpus / "runs" / "facts") == after
+    told = say(status.main, "--out", out)
+    assert "probe: 3 files became 1, 0 that others had replaced are gone; 1 to read" in say(
+        compact.main, "--out", out
+    )
+    assert say(status.main, "--out", out) == told
 
 
 def test_too_many_failures_end_with_1_and_say_what_to_do(

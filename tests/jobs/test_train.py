@@ -17,8 +17,10 @@ from small_latents import DIM, PICTURES, TOKENS, small_latents
 
 from jobs.repro import main as repro
 from jobs.train import main
+from jobs.train_settings import TrainRun
 from model.adapter_file import read_header
 from model.text import TextEncoder, build_tiny
+from pipeline.config import load
 from pipeline.errors import InputError
 from training.checkpoint import find
 from training.dataset import LatentDataset
@@ -258,6 +260,45 @@ def test_a_step_that_diverged_can_be_done_again(
     said = capsys.readouterr().out
     assert "step 2, worker 0, batch 1" in said
     assert "it begins with what " in said
+
+
+def test_torchrun_starts_two_workers_of_the_same_training(folder: Path):
+    alone = _run_file(folder, "alone")
+    _run(alone)
+    pair = _halved(_run_file(folder, "pair"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    ended = subprocess.run(
+        [*launcher, "--nproc-per-node", "2", "-m", "jobs.train", "--config", str(pair)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("2 a step, 2 workers") == 1
+    one, two = (read_metrics(folder / name / "metrics.jsonl") for name in ("alone", "pair"))
+    assert [line["step"] for line in two] == [line["step"] for line in one] == list(range(7))
+    for here, there in zip(two[1:], one[1:], strict=True):
+        assert here["loss"] == pytest.approx(there["loss"], rel=1e-4)
+
+
+def _halved(file: Path) -> Path:
+    """The same samples a step, one in each forward."""
+    file.write_text(file.read_text().replace("\nbatch = 2", "\nbatch = 1"))
+    return file
+
+
+def test_the_papers_run_is_a_file():
+    run = load(str(ROOT / "jobs/configs/train.toml"), TrainRun)
+    assert run.adapter != "none"
+    assert (run.adapter.kind, run.adapter.rank) == ("reference", 128)
+    assert (run.loop.steps, run.loop.global_batch, run.loop.batch) == (10_000, 32, 1)
+    assert run.loop.share(16) == 2 * run.loop.batch  # 16 GPUs, accumulation 2
+    optimizer = run.optimizer
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (1e-5, 1e-2)
+    assert optimizer.warmup_steps == 0
 
 
 def test_videos_are_made_of_latents_where_their_codec_is_not_at_hand(

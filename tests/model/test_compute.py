@@ -19,8 +19,10 @@ DEEP = replace(SMALL, num_layers=5)
 EXTRA = AdapterConfig(kind="extra_frame", rank=3, alpha=6)
 
 
-def gradients(model: Adapted) -> tuple[Tensor, ...]:
+def gradients(model: Adapted, device: str = "cpu") -> tuple[Tensor, ...]:
     batch = Batch()
+    for name, tensor in vars(batch).items():
+        setattr(batch, name, tensor.to(device))
     v = model(batch.latents, batch.timestep, batch.text, batch.reference)
     return torch.autograd.grad(v.square().mean(), list(model.optimised_parameters().values()))
 
@@ -97,6 +99,23 @@ def test_inductor_s_code_equals_eager() -> None:
         torch.allclose(a, b, atol=1e-5 * float(b.abs().max()))
         for a, b in zip(gradients(model), wanted, strict=True)
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU")
+def test_on_a_gpu_compiled_and_checkpointed_blocks_are_as_near_to_fp32_as_eager_ones() -> None:
+    wide = replace(SMALL, num_layers=3, attention_head_dim=64)
+    wanted = gradients(model_of(ADAPTER, wide))
+
+    def error(settings: ComputeSettings) -> float:
+        model = model_of(ADAPTER, wide).cuda()
+        nn.Module.to(model.transformer, torch.bfloat16)
+        prepare(model, settings)
+        both = zip(gradients(model, "cuda"), wanted, strict=True)
+        return max(float((a.cpu() - b).norm() / b.norm()) for a, b in both)
+
+    compiled = ComputeSettings(checkpoint=0.5, compile=True)
+    assert error(compiled) < 1.5 * error(ComputeSettings(checkpoint=0.0)) < 0.15
 
 
 def test_a_share_of_blocks_is_at_most_all_of_them() -> None:

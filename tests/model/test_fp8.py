@@ -1,6 +1,7 @@
 """Eight bits a weight: exactly a base of rounded weights, in half of the memory."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from diffusers.models.transformers.cogvideox_transformer_3d import (
 from small_transformer import ADAPTER, PATCHES, SMALL, Batch, base_of
 from torch import Tensor, nn
 
+from model.adapter_file import load_adapter, save_adapter
 from model.config import AdapterConfig
 from model.extra_frame import open_model
 from model.fp8 import Fp8Linear, store_in_fp8
+from model.weights import Base as Known
 
 EXTRA = AdapterConfig(kind="extra_frame", rank=3, alpha=6)
 
@@ -105,3 +108,29 @@ def test_a_channel_of_zeros_and_one_of_huge_weights_are_kept() -> None:
     stored = Fp8Linear(layer)
     assert torch.equal(stored.dequantised()[0], torch.zeros(4))
     assert torch.allclose(stored.dequantised()[1], torch.full((4,), 1e6), rtol=1 / 16)
+
+
+def test_an_adapter_of_a_base_in_eight_bits_loads_on_any(tmp_path: Path) -> None:
+    known, stored = Known("the base", "", "its files"), base_of()
+    store_in_fp8(stored)
+    trained, other = open_model(stored, ADAPTER, 1), open_model(base_of(), ADAPTER, 2)
+    save_adapter(trained, tmp_path / "adapter.safetensors", known)
+    load_adapter(other, tmp_path / "adapter.safetensors", known)
+    found, wanted = other.adapter_parameters(), trained.adapter_parameters()
+    assert all(torch.equal(found[name], weight) for name, weight in wanted.items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU")
+def test_on_a_gpu_too_a_layer_is_that_of_its_rounded_weights() -> None:
+    plain = nn.Linear(256, 512).to("cuda", torch.bfloat16)
+    stored = Fp8Linear(plain)
+    with torch.no_grad():
+        plain.weight.copy_(stored.dequantised())
+    x = torch.randn(64, 256, device="cuda", dtype=torch.bfloat16)
+    x.requires_grad_()
+    assert torch.equal(stored(x), plain(x))
+    (ours,), (theirs,) = (
+        torch.autograd.grad(layer(x).square().sum(), x) for layer in (stored, plain)
+    )
+    assert torch.allclose(ours, theirs, rtol=1e-2)

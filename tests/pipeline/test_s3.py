@@ -26,7 +26,10 @@ from faulty_proxy import (
 from racing_writers import content
 
 from pipeline import storage
+from pipeline.clip_file import local_file
+from pipeline.container import DecodeError
 from pipeline.errors import InputError, NoPermissionError, StoreError
+from pipeline.shard_reader import read_sample
 
 if TYPE_CHECKING:
     from s3_server import S3Server
@@ -179,3 +182,19 @@ def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
         with pytest.raises(InputError, match=r"s3://\.\.\.@bucket: found credentials") as refused:
             look("s3://name:s3cr3t@bucket/key")
         assert "s3cr3t" not in str(refused.value)
+
+
+def test_a_store_that_is_away_is_no_damage_and_no_failed_clip(on_s3: OnS3) -> None:
+    store = on_s3(tries=2)
+    row = {"key": "a", "shard": "0.tar", "offset": 0, "size": 1_000, "sha256": "of others"}
+    storage.write(f"{store.url}/away/0.tar", content(SMALL))
+    for fault in (ERROR, DENIED):
+        store.suffer(Faults(planned=[fault] * 2))
+        with pytest.raises(StoreError):
+            read_sample(f"{store.url}/away", row)
+    store.suffer(Faults(planned=[ERROR] * 2))
+    with pytest.raises(StoreError), local_file(f"{store.url}/away/0.tar"):
+        pass
+    store.suffer(Faults(of=("GET",), planned=[DENIED]))
+    with pytest.raises(DecodeError, match="unreachable"), local_file(f"{store.url}/away/0.tar"):
+        pass

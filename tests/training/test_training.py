@@ -52,6 +52,13 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path):
     assert report.checkpoint == tmp_path / "checkpoints" / names[-1]
 
 
+def test_every_so_many_steps_a_checkpoint_stays_for_ever(tmp_path: Path):
+    loop = replace(LOOP, steps=7, checkpoint_every=2, keep=1, keep_every=3)
+    small_trainer(tmp_path, loop).run(_never, quiet)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000003", "step-00000006", "step-00000007"]
+
+
 def test_a_checkpoint_of_another_config_is_refused_by_its_key(tmp_path: Path):
     small_trainer(tmp_path, LOOP, rate=1e-2).run(_never, quiet)
     other = small_trainer(tmp_path, replace(LOOP, steps=9), rate=2e-2)
