@@ -20,6 +20,7 @@ from pipeline import storage
 from pipeline.config import load
 from pipeline.errors import InputError
 from training.dataset import LatentDataset
+from training.deterministic import make_deterministic
 from training.diverged import Given, read
 from training.objective import noise_schedule
 from training.step import Training
@@ -41,6 +42,8 @@ def _again(place: Path, workers: list[Given]) -> int:
     run = load(str(place.parent.parent / "config.toml"), TrainRun)
     if run.threads:
         torch.set_num_threads(run.threads)
+    if run.deterministic:
+        make_deterministic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = LatentDataset(run.latents or storage.join(run.out, "latents"))
     subject = open_subject(run, dataset, device)

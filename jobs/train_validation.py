@@ -16,7 +16,7 @@ from jobs.train_subject import Subject
 from model.codec import Codec, DctCodec
 from model.offload import visiting
 from pipeline.errors import InputError
-from stages.latents import open_codec
+from stages.encoders import open_codec
 from training.course import Course
 from training.validation import Decode, Validation, preview
 from training.world import World

@@ -86,7 +86,8 @@ def _work(
         if world.leads:
             storage.write(storage.join(place, "config.toml"), dump(run).encode())
             print(_said(run, place, subject, world), flush=True)
-    prepare(subject.model, run.compute)
+    with world.together():
+        prepare(subject.model, run.compute)
 
     def progress(left: int) -> TrainingProgress:
         if world.leads:
