@@ -24,6 +24,7 @@ from training.deterministic import make_deterministic
 from training.diverged import Given, read
 from training.objective import noise_schedule
 from training.step import Training
+from training.stored import copied
 from training.trace import first_not_finite
 
 
@@ -31,15 +32,23 @@ def main() -> int:
     """1 when it happens again, 0 when every number is finite here."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", metavar="RUN/NAME/diverged/STEP", help="the folder of the step")
-    place = Path(parser.parse_args().step)
+    step = str(parser.parse_args().step).rstrip("/")
     try:
-        return _again(place, read(place))
+        with copied(step) as place:
+            workers = read(place)
+            return _again(load(_run_file(step), TrainRun), place, workers)
     except ModelError as error:
         raise InputError(str(error)) from error
 
 
-def _again(place: Path, workers: list[Given]) -> int:
-    run = load(str(place.parent.parent / "config.toml"), TrainRun)
+def _run_file(step: str) -> str:
+    """That of the training."""
+    folder = storage.local(step)
+    training = step.rsplit("/", 2)[0] if folder is None else str(folder.resolve().parents[1])
+    return storage.join(training, "config.toml")
+
+
+def _again(run: TrainRun, place: Path, workers: list[Given]) -> int:
     if run.threads:
         torch.set_num_threads(run.threads)
     if run.deterministic:

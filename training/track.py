@@ -84,13 +84,16 @@ class TensorBoard:
 class WeightsAndBiases:
     """One run of a project, the same when the training goes on."""
 
-    def __init__(self, folder: Path, project: str, name: str, identity: Mapping[str, Any]) -> None:
-        """identity: all that the numbers depend on: with the folder it says which run this is.
+    def __init__(
+        self, folder: Path, place: str, project: str, name: str, identity: Mapping[str, Any]
+    ) -> None:
+        """place: of the training, the same each time; identity: all that the numbers depend on: the
+        two say which run this is.
 
         Raises InputError when the package is missing.
         """
         self._wandb = _wandb()
-        known = json.dumps([str(folder.resolve()), identity], sort_keys=True, default=str)
+        known = json.dumps([place, identity], sort_keys=True, default=str)
         self._run = self._wandb.init(
             project=project,
             name=name,
@@ -123,14 +126,22 @@ def check_trackers(settings: TrackSettings) -> None:
 
 
 def open_trackers(
-    folder: Path, settings: TrackSettings, name: str, identity: Mapping[str, Any], step: int
+    folder: Path,
+    place: str,
+    settings: TrackSettings,
+    name: str,
+    identity: Mapping[str, Any],
+    step: int,
 ) -> list[Tracker]:
-    """Those that are wanted, for a run that goes on from this step. Raises InputError."""
+    """Those that are wanted, for a run that goes on from this step. Raises InputError.
+
+    folder: where they write; place: of the training, also when it is worked on elsewhere.
+    """
     trackers: list[Tracker] = []
     if settings.tensorboard:
         trackers.append(TensorBoard(folder, step))
     if settings.wandb_project:
-        trackers.append(WeightsAndBiases(folder, settings.wandb_project, name, identity))
+        trackers.append(WeightsAndBiases(folder, place, settings.wandb_project, name, identity))
     return trackers
 
 
