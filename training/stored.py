@@ -124,7 +124,7 @@ def copied(url: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="copied-") as here:
         if not _fetch_all(url, Path(here)):
-            raise InputError(f"{url}: found nothing there, wanted the folder of a step or checkpoint")
+            raise InputError(f"{url}: found nothing there, wanted a folder of a training")
         yield Path(here)
 
 

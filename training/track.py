@@ -90,18 +90,24 @@ class WeightsAndBiases:
         """place: of the training, the same each time; identity: all that the numbers depend on: the
         two say which run this is.
 
-        Raises InputError when the package is missing.
+        Raises InputError when the package is missing, or cannot begin: without a login, say.
         """
         self._wandb = _wandb()
         known = json.dumps([place, identity], sort_keys=True, default=str)
-        self._run = self._wandb.init(
-            project=project,
-            name=name,
-            id=hashlib.sha256(known.encode()).hexdigest()[:16],
-            resume="allow",
-            dir=str(folder),
-            config=dict(identity),
-        )
+        try:
+            self._run = self._wandb.init(
+                project=project,
+                name=name,
+                id=hashlib.sha256(known.encode()).hexdigest()[:16],
+                resume="allow",
+                dir=str(folder),
+                config=dict(identity),
+            )
+        except self._wandb.Error as error:
+            raise InputError(
+                f"track.wandb_project: wandb cannot begin: {' '.join(str(error).split())}; see to "
+                "that, set WANDB_MODE=offline, or leave the project out"
+            ) from error
         # Its own counter only rises: steps that are done again after a kill would be dropped.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")

@@ -63,8 +63,7 @@ class ValidationSettings:
 class Validation:
     """Makes the videos of a training. samples: the held-out ones, in an order that stays.
 
-    decode: `preview` where there is no codec. fps: of the mp4. place: of the training, a folder or a
-    url.
+    decode: `preview` where there is no codec. fps: of the mp4. place: the training's folder or url.
     """
 
     place: str

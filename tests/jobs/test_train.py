@@ -276,7 +276,8 @@ def test_so_can_one_of_a_training_in_an_object_store(
     file.write_text(f'latents = "{folder}/latents"\n{text}')
     _run(file, code=1)
     said = re.search(r"python -m jobs\.repro (\S+) does", capsys.readouterr().out)
-    assert said and said[1] == f"{store.url}/runs/far/diverged/step-00000002"
+    assert said is not None
+    assert said[1] == f"{store.url}/runs/far/diverged/step-00000002"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["repro", said[1]])
         assert repro() == 1

@@ -24,6 +24,9 @@ PLACE = "s3://bucket/small"
 STAND_IN = """
 import json, pathlib
 
+class Error(Exception):
+    pass
+
 class Image:
     def __init__(self, picture):
         self.size = picture.shape
@@ -68,6 +71,7 @@ def _events(folder: Path) -> list[Any]:
 
 def _train(folder: Path, settings: TrackSettings, steps_before_stop: int = 99) -> None:
     asked = iter(range(steps_before_stop))
+
     def opened(step: int) -> list[Tracker]:
         return open_trackers(folder, PLACE, settings, "small", {"a": 1}, step)
 
@@ -132,3 +136,13 @@ def test_a_package_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InputError, match=r"track\.wandb_project: wandb cannot be imported .* pip"):
         check_trackers(TrackSettings(wandb_project="videos"))
     check_trackers(TrackSettings())
+
+
+def test_nobody_being_logged_in_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("wandb", reason="wandb is optional")
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = TrackSettings(tensorboard=False, wandb_project="videos")
+    with pytest.raises(InputError, match=r"wandb cannot begin: .* set WANDB_MODE=offline"):
+        open_trackers(tmp_path, PLACE, settings, "small", {}, 0)
