@@ -59,7 +59,7 @@ def main() -> int:
         print(json.dumps(_measure(int(sys.argv[2]))))
         return 0
     rows = int(sys.argv[1]) if sys.argv[1:] else 1_000_000
-    written = _build(rows)
+    written = build(rows)
     command = [sys.executable, "-m", "benchmarks.replay", "measure", str(rows)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     figures = json.loads(said.splitlines()[-1])
@@ -73,7 +73,7 @@ def main() -> int:
 def _measure(rows: int) -> dict[str, object]:
     """In this process: the manifest, then the replays. Memory is the whole process's."""
     started = time.perf_counter()
-    house = _house(rows)
+    house = house_of(rows)
     figures: dict[str, object] = {"manifest_s": time.perf_counter() - started}
     figures["after_manifest_gb"] = _peak_gb()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
@@ -113,7 +113,7 @@ def _whatif(house: House) -> tuple[tuple[float, float, float, float], list[str]]
     ]
 
 
-def _house(rows: int) -> House:
+def house_of(rows: int) -> House:
     folder = FOLDER / str(rows)
     corpus = CorpusSettings(str(folder / "clips.csv"), str(folder))
     return look_at(Run(out=str(folder / "run"), corpus=corpus))
@@ -139,7 +139,7 @@ def _peak_gb() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1e6
 
 
-def _build(rows: int) -> dict[str, object]:
+def build(rows: int) -> dict[str, object]:
     """The corpus and its facts, once; what was written."""
     folder = FOLDER / str(rows)
     note = folder / "written.json"
@@ -154,7 +154,7 @@ def _build(rows: int) -> dict[str, object]:
                     "The video shows a red fox that walks slowly over a wide field of snow. " * 4
                 )
                 file.write(f"{name},{words},{5 + n % 300 / 100},{n % 161},24\n")
-        house = _house(rows)
+        house = house_of(rows)
         clips = pa.array([clip_id(name) for name in names])
         written = {}
         for stage in house.measures:

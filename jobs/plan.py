@@ -7,10 +7,8 @@ not run.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 
 import numpy as np
 
@@ -36,12 +34,7 @@ def main() -> int:
     if given.clips < 1:
         raise InputError(f"--clips: found {given.clips}, wanted 1 or more")
     house = look_at(read_run(given))
-    with ExitStack() as opened:
-        if os.environ.get("RAY_ADDRESS"):
-            from pipeline.ray_runner import cluster
-
-            opened.enter_context(cluster())
-        return _plan(house, given.clips)
+    return _plan(house, given.clips)
 
 
 def _plan(house: House, clips: int) -> int:
@@ -83,6 +76,11 @@ def _forecast(house: House, clips: int, some: np.ndarray, crew: Crew) -> Iterato
         return
     yield ok(f"dry run: {tried.clips} clips{'' if tried.whole else ', not all in the time given'}")
     yield ""
+    yield from figures(house, tried, clips, crew)
+
+
+def figures(house: House, tried: DryRun, clips: int, crew: Crew) -> Iterator[Said | str]:
+    """What so many clips would take and give."""
     yield f"for {clips} clips, {crew.size} workers ({crew.cpus:g} CPUs, {crew.gpus:g} GPUs):"
     total, spent = 0.0, Counter[str]()
     for one in tried.passes:

@@ -143,7 +143,10 @@ def machines() -> list[Machine]:
         return [Machine(os.cpu_count() or 1, gpus)]
     import ray
 
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    from pipeline.ray_runner import cluster
+
+    with cluster():
+        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Machine(found.get("CPU", 0), found.get("GPU", 0)) for found in resources]
 
 

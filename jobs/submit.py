@@ -21,7 +21,6 @@ from typing import Any
 
 from jobs.command import OVERRIDES, finish, parser
 from jobs.settings import Run
-from jobs.weights import kind_of
 from pipeline import storage
 from pipeline.config import dump, load, read_tables
 from pipeline.errors import InputError
@@ -30,6 +29,9 @@ from pipeline.units import DRAIN_S
 
 ROOMS = ("pipeline", "stages", "model", "training", "jobs")
 """What travels: the code alone, so that the same code is the same package and is sent once."""
+
+_OF_THE_MODEL = ("train", "plan_train", "generate", "evaluate")
+"""Jobs whose run files are not those of curation."""
 
 _RUN_FILE = "run.toml"
 _PLACES = ("out", "facts", "corpus.manifest", "corpus.videos", "corpus.parts")
@@ -79,7 +81,11 @@ def _arguments(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def _read(given: argparse.Namespace) -> Any:
     """The run file, of whichever kind, with what the command line says on top."""
     tables = {} if given.config is None else read_tables(given.config)
-    kind = kind_of(tables) if tables else Run
+    kind = Run
+    if given.job in _OF_THE_MODEL:  # the kinds of their run files bring torch along
+        from jobs.weights import kind_of
+
+        kind = kind_of(tables)
     said = {key: getattr(given, flag) for flag, (key, _) in OVERRIDES.items()}
     return load(given.config, kind, said)
 

@@ -113,7 +113,7 @@ class Loop:
         self._again: deque[Unit] = deque()
         self._flying: dict[tuple[str, int], tuple[Unit, float]] = {}
         self._open: dict[str, str] = {}  # clip -> worker on which it crashed once, or ""
-        self._durations: list[float] = []
+        self._durations: deque[float] = deque(maxlen=_RECENT)
         self._recent: deque[tuple[bool, str]] = deque(maxlen=_RECENT)
         self._next_number = 0
 

@@ -112,6 +112,7 @@ def shards(out: Path) -> dict[str, str]:
 def test_killed_and_submitted_again_it_makes_the_same_shards(jobs: Jobs, head: Head) -> None:
     jobs.run("dataset", "--config", jobs.run_file("here"))
     run = jobs.run_file("there", "ray")
+    run.write_text(run.read_text().replace("count = 2", "count = 1"))
     first = submit(head, "--config", run, "--", "dataset")
     measured, until = jobs.folder / "facts" / "there", time.monotonic() + 120
     while not list(measured.rglob("part-*.parquet")):
@@ -128,6 +129,26 @@ def test_killed_and_submitted_again_it_makes_the_same_shards(jobs: Jobs, head: H
     assert again.returncode == 0, said
     assert "rows of the manifest" in said, "the job's output is followed"
     assert shards(jobs.out("there")) == shards(jobs.out("here"))
+
+
+@pytest.mark.ray
+def test_a_plan_asks_the_cluster_itself(jobs: Jobs, head: Head) -> None:
+    run = jobs.run_file("unplaced", "ray")
+    run.write_text(run.read_text().replace("count = 2", "cpus = 3"))
+    plan = submit(head, "plan", "--config", run)
+    said, _ = plan.communicate(timeout=200)
+    assert plan.returncode == 2, said
+    assert "none has a place on 1 machine(s), the largest of 2 CPUs" in said
+
+
+@pytest.mark.ray
+@pytest.mark.slow  # a cluster's worker for each of five passes
+def test_a_dry_run_measures_on_the_cluster(jobs: Jobs, head: Head) -> None:
+    plan = submit(head, "plan", "--config", jobs.run_file("planned", "ray"), "--clips", "2")
+    said, _ = plan.communicate(timeout=400)
+    assert plan.returncode == 0, said
+    assert "dry run: 2 clips" in said
+    assert "worker s a clip" in said
 
 
 @pytest.mark.ray

@@ -29,6 +29,7 @@ from pipeline import storage
 from pipeline.clip_file import local_file
 from pipeline.container import DecodeError
 from pipeline.errors import InputError, NoPermissionError, StoreError
+from pipeline.lease import Lease, LeaseHeldError
 from pipeline.shard_reader import read_sample
 
 if TYPE_CHECKING:
@@ -198,3 +199,14 @@ def test_a_store_that_is_away_is_no_damage_and_no_failed_clip(on_s3: OnS3) -> No
     store.suffer(Faults(of=("GET",), planned=[DENIED]))
     with pytest.raises(DecodeError, match="unreachable"), local_file(f"{store.url}/away/0.tar"):
         pass
+
+
+def test_a_lease_has_one_holder_who_is_not_shut_out_by_a_lost_answer(on_s3: OnS3) -> None:
+    store = on_s3()
+    url = f"{store.url}/lease.json"
+    faults = store.suffer(Faults(of=("PUT",), planned=[RESET_AFTER]))
+    with Lease(url):
+        assert faults.happened[RESET_AFTER] == 1
+        with pytest.raises(LeaseHeldError, match="held by process"), Lease(url):
+            pass
+    assert not storage.exists(url)
