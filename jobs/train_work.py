@@ -88,10 +88,10 @@ def _work(
             print(_said(run, place, subject, world), flush=True)
     prepare(subject.model, run.compute)
 
-    def progress(left: int) -> TrainingProgress:
+    def progress(steps: int) -> TrainingProgress:
         if world.leads:
-            return TrainingProgress(run.name, left, storage.join(place, "status.json"))
-        return TrainingProgress(run.name, left, None, stream=io.StringIO())
+            return TrainingProgress(run.name, steps, storage.join(place, "status.json"))
+        return TrainingProgress(run.name, steps, None, stream=io.StringIO())
 
     try:
         report = trainer.run(stop, progress)

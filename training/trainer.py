@@ -93,7 +93,7 @@ class Trainer:
         """Goes on from the last checkpoint until all steps are done, or `stop` says so at one
         worker, with the number of a signal.
 
-        progress: made with the number of steps left. Raises InputError when the checkpoint is
+        progress: made with the number of steps in all. Raises InputError when the checkpoint is
         another run's, DivergedError when the loss is not finite any more.
         """
         with closing(self._metrics):
@@ -109,7 +109,7 @@ class Trainer:
             self._write({"step": 0, **self._held_out()})
         stopped_by = 0
         samples = range(resumed.samples, self._position(resumed, last))
-        with progress(last - step) as shown, closing(self._examples(samples)) as examples:
+        with progress(last).after(step) as shown, closing(self._examples(samples)) as examples:
             while step < last:
                 batches = self._next(examples, step, saved, resumed)
                 stopped_by = self._world.highest(stop())
