@@ -137,9 +137,17 @@ class House:
         self.write_verdicts()
         return report
 
-    def measure_again(self, clips: Mapping[str, Sequence[str]], why: str) -> None:
-        """From now on these clips (stage -> clip ids) wait for their stages."""
+    def measure_again(
+        self, clips: Mapping[str, Sequence[str]], why: str, builds: Sequence[str] = ()
+    ) -> None:
+        """From now on these clips (stage -> clip ids) wait for their stages.
+
+        builds: files of theirs that go first: what is gone is noticed, what is damaged would be
+        taken.
+        """
         with self._leases(clips, why):
+            for url in builds:
+                storage.remove(url)
             for stage, some in clips.items():
                 self.curation.ledger.measure_again(stage, some, why)
 
@@ -151,12 +159,14 @@ class House:
     @contextmanager
     def _leases(self, stages: Iterable[str], doing: str) -> Iterator[None]:
         """Nobody else measures these stages meanwhile, or InputError."""
-        doing = f"{doing} of {self.out}: python -m jobs.status --out {self.out} says how far it is"
         with ExitStack() as leases:
             for stage in stages:
-                folder = self.curation.ledger.folder(stage)
-                leases.enter_context(Lease(storage.join(folder, "lease.json"), doing))
+                leases.enter_context(self._lease(self.curation.ledger.folder(stage), doing))
             yield
+
+    def _lease(self, folder: str, doing: str) -> Lease:
+        doing = f"{doing} of {self.out}: python -m jobs.status --out {self.out} says how far it is"
+        return Lease(storage.join(folder, "lease.json"), doing)
 
     def _tidy(self, stage: str) -> None:
         """Many small files of the ledger become few. What goes wrong costs only time, later."""
@@ -173,16 +183,18 @@ class House:
         pq.write_table(verdicts, sink)
         storage.write(storage.join(self.out, "verdicts.parquet"), sink.getvalue())
 
-    def build_shards(self) -> shards.ShardReport:
-        """The kept clips' samples in shards, and their index."""
-        return self._pack("sample", self.samples_url, self.shards_url)
+    def build_shards(self, damaged: Collection[str] = ()) -> shards.ShardReport:
+        """The kept clips' samples in shards, and their index; damaged files go first."""
+        return self._pack("sample", self.samples_url, self.shards_url, damaged)
 
-    def build_latents(self) -> shards.ShardReport:
+    def build_latents(self, damaged: Collection[str] = ()) -> shards.ShardReport:
         """The kept clips' latents in shards of their own, and their index."""
-        manifest = self.curation.manifest
-        return self._pack("latents", encoded_url(self.run, manifest), self.latents_url)
+        from_url = encoded_url(self.run, self.curation.manifest)
+        return self._pack("latents", from_url, self.latents_url, damaged)
 
-    def _pack(self, stage: str, from_url: str, to_url: str) -> shards.ShardReport:
+    def _pack(
+        self, stage: str, from_url: str, to_url: str, damaged: Collection[str]
+    ) -> shards.ShardReport:
         """What this stage built, in shards."""
         verdicts = self.curation.verdicts()
         kept = pa.array(verdicts.are("kept"))
@@ -195,7 +207,10 @@ class House:
                 "funnel above, and loosen a filter in the run file"
             )
         self.stop.listen()
-        with self._progress(to_url.rpartition("/")[2], samples.num_rows) as shown:
+        name = to_url.rpartition("/")[2]
+        with self._lease(to_url, name), self._progress(name, samples.num_rows) as shown:
+            for url in damaged:
+                storage.remove(url)
 
             def tick(done: int, total: int) -> None:
                 shown.update(done - shown.done, kept=done - shown.done)

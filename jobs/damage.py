@@ -54,7 +54,7 @@ def _facts(house: House, said: list[str]) -> list[Damage]:
     found: list[Damage] = []
     with _progress("facts", total) as shown:
         for stage in stages:
-            found += damage.of_facts(ledger, stage, shown.update)
+            found += _counted(damage.of_facts(ledger, stage, shown.update), shown)
     said.append(f"facts: {total} files of {len(stages)} stages, {_count(found)}")
     return found
 
@@ -99,6 +99,7 @@ def _shards(url: str, folder: str, said: list[str]) -> list[Damage]:
         return [Damage(storage.join(url, INDEX), str(error), f"{folder} are packed again", folder)]
     with _progress(folder, index.num_rows) as shown:
         problems = verify(url, shown.update)
+        shown.failed += len(problems)
     cost = "its samples are packed again"
     found = [Damage(storage.join(url, p.file), p.found, cost, folder) for p in problems]
     shards = len(set(index["shard"].to_pylist()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -73,9 +74,7 @@ def dry_run(house: House, rows: np.ndarray) -> DryRun:
                 raise KeyboardInterrupt
             return measured
     finally:
-        for name in storage.files(scratch):
-            storage.remove(storage.join(scratch, name))
-        _remove_folders(scratch)
+        _remove(scratch)
 
 
 def _measured(house: House) -> DryRun:
@@ -121,11 +120,11 @@ def _fact_bytes(house: House, stage: str) -> int:
     return total
 
 
-def _remove_folders(url: str) -> None:
-    """The empty folders that are left here; an object store has none."""
+def _remove(url: str) -> None:
+    """The whole folder; here also the hidden files that a killed worker left half-written."""
     path = storage.local(url)
-    if path is None or not path.exists():
+    if path is not None:
+        shutil.rmtree(path, ignore_errors=True)
         return
-    for folder in sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True):
-        folder.rmdir()
-    path.rmdir()
+    for name in storage.files(url):
+        storage.remove(storage.join(url, name))

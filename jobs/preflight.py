@@ -108,12 +108,14 @@ def clips_open(clips: Sequence[Clip]) -> Said:
 
 
 def _opens(clip: Clip) -> str:
-    """What is wrong with a clip, or "". Of a clip in a zip, whether its bytes are there."""
+    """What is wrong with a clip, or "". Of one in a zip or a store, whether its bytes are there."""
     try:
         if isinstance(clip.path, Member):
             storage.read_range(clip.path.pieces[0][0], clip.path.offset, 1)
+        elif (path := storage.local(clip.path)) is not None:
+            read_header(str(path))
         else:
-            read_header(clip.path)
+            storage.read_range(clip.path, 0, 1)
     except (DecodeError, OSError) as error:
         return f"{clip.video}: {error}"
     return ""

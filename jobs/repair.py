@@ -10,7 +10,6 @@ from jobs.damage import LATENTS, SHARDS, look
 from jobs.order import ALL_PASSES
 from jobs.settings import Run
 from jobs.steps import said, stopped
-from pipeline import storage
 from pipeline.damage import Damage
 from pipeline.errors import InputError
 
@@ -26,9 +25,9 @@ def main() -> int:
     code = 0
     for latents in (False, True):
         some = [damage for damage in damages if _is_of_latents(damage) == latents]
-        if some and code == 0:
+        if some and code <= 1:  # what cannot be mended keeps nothing else from it
             with open_house(run, latents=latents) as house:
-                code = _mend(house, some)
+                code = max(code, _mend(house, some))
     print(_ended(run, len(damages), code))
     return code
 
@@ -56,10 +55,7 @@ def _mend(house: House, damages: Sequence[Damage]) -> int:
         if damage not in packed and damage not in built:
             house.set_aside(damage.stage, damage.url.rpartition("/")[2])
     house.look_for_weights(stages, soon=stages)
-    # First the files, then the facts: what is gone is noticed, what is damaged would be taken.
-    for damage in built:
-        storage.remove(damage.url)
-    house.measure_again(_clips(built), "a damaged build is made again")
+    house.measure_again(_clips(built), "a damaged build is made again", [d.url for d in built])
     for name, of_pass in ALL_PASSES.items():
         if not set(stages).isdisjoint(of_pass):
             report = house.measure(
@@ -83,10 +79,8 @@ def _clips(built: Sequence[Damage]) -> Mapping[str, Sequence[str]]:
 
 def _pack(house: House, packed: Sequence[Damage]) -> bool:
     """Shards again, from their samples; False when it was stopped."""
-    for url in {damage.url for damage in packed}:
-        storage.remove(url)
-    built = house.build_shards() if packed[0].stage == SHARDS else house.build_latents()
-    return built.dataset_id is not None
+    build = house.build_shards if packed[0].stage == SHARDS else house.build_latents
+    return build({damage.url for damage in packed}).dataset_id is not None
 
 
 def _failed_again(house: House, built: Sequence[Damage]) -> int:

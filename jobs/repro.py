@@ -20,9 +20,11 @@ from pipeline import storage
 from pipeline.config import load
 from pipeline.errors import InputError
 from training.dataset import LatentDataset
+from training.deterministic import make_deterministic
 from training.diverged import Given, read
 from training.objective import noise_schedule
 from training.step import Training
+from training.stored import copied
 from training.trace import first_not_finite
 
 
@@ -30,17 +32,27 @@ def main() -> int:
     """1 when it happens again, 0 when every number is finite here."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", metavar="RUN/NAME/diverged/STEP", help="the folder of the step")
-    place = Path(parser.parse_args().step)
+    step = str(parser.parse_args().step).rstrip("/")
     try:
-        return _again(place, read(place))
+        with copied(step) as place:
+            workers = read(place)
+            return _again(load(_run_file(step), TrainRun), place, workers)
     except ModelError as error:
         raise InputError(str(error)) from error
 
 
-def _again(place: Path, workers: list[Given]) -> int:
-    run = load(str(place.parent.parent / "config.toml"), TrainRun)
+def _run_file(step: str) -> str:
+    """That of the training."""
+    folder = storage.local(step)
+    training = step.rsplit("/", 2)[0] if folder is None else str(folder.resolve().parents[1])
+    return storage.join(training, "config.toml")
+
+
+def _again(run: TrainRun, place: Path, workers: list[Given]) -> int:
     if run.threads:
         torch.set_num_threads(run.threads)
+    if run.deterministic:
+        make_deterministic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = LatentDataset(run.latents or storage.join(run.out, "latents"))
     subject = open_subject(run, dataset, device)

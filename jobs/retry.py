@@ -5,7 +5,6 @@ No fact is deleted: a new one takes the place of the failure.
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping
 
@@ -31,10 +30,11 @@ def main() -> int:
     given = arguments.parse_args()
     codes = failures.parse_codes(given.errors)
     run = read_run(given)
-    failed = _failed(look_at(run, latents=True), codes)
+    known = look_at(run, latents=True)
+    failed = _failed(known, codes)
     count = sum(map(len, failed.values()))
     if not count:
-        return _nothing(given, look_at(run, latents=True), codes)
+        return _nothing(known, codes)
     passes = {
         name: stages for name, stages in ALL_PASSES.items() if not failed.keys().isdisjoint(stages)
     }
@@ -68,7 +68,7 @@ def _failed(house: House, codes: list[str]) -> Failing:
     return found
 
 
-def _nothing(given: argparse.Namespace, house: House, codes: list[str]) -> int:
+def _nothing(house: House, codes: list[str]) -> int:
     """What there is to be retried, where nothing is."""
     there = failures.words(failures.count(house.curation.verdicts()))
     print(f"{house.out}: no clip failed as {', '.join(codes)} in a stage; failed are: {there}")

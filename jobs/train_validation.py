@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from jobs.train_subject import Subject
 from model.codec import Codec, DctCodec
 from model.offload import visiting
 from pipeline.errors import InputError
-from stages.latents import open_codec
+from stages.encoders import open_codec
 from training.course import Course
 from training.validation import Decode, Validation, preview
 from training.world import World
@@ -25,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 
 def validation(
-    run: TrainRun, subject: Subject, course: Course, folder: Path, world: World
+    run: TrainRun, subject: Subject, course: Course, place: str, world: World
 ) -> Validation | None:
-    """None where no videos are wanted."""
+    """None where no videos are wanted. place: of the training."""
     if not run.validation.every:
         return None
     return Validation(
-        folder,
+        place,
         subject.model,
         course.held_out.samples,
         course.null_text,

@@ -62,7 +62,7 @@ def work(run: TrainRun, world: World, stop: Callable[[], int]) -> int:
     place, loop = place_of(run), run.loop
     with ExitStack() as held:
         with world.together():
-            folder, saved = held.enter_context(at_hand(place, loop.keep, loop.keeps, world.leads))
+            folder, saved = held.enter_context(at_hand(place, loop.keep, loop.keeps))
         return _work(run, world, stop, folder, saved)
 
 
@@ -86,7 +86,8 @@ def _work(
         if world.leads:
             storage.write(storage.join(place, "config.toml"), dump(run).encode())
             print(_said(run, place, subject, world), flush=True)
-    prepare(subject.model, run.compute)
+    with world.together():
+        prepare(subject.model, run.compute)
 
     def progress(steps: int) -> TrainingProgress:
         if world.leads:
@@ -126,13 +127,15 @@ def _trainer(
     )
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     training = Training(model, trained, noise_schedule(run.snr_shift), run.optimizer, world)
-    identity = _identity(run, subject)
+    identity, place = _identity(run, subject), place_of(run)
+    lasting = place if storage.local(place) is None else str(folder.resolve())
     told = Told(
         _cost(subject),
         model.reference_weight,
-        partial(open_trackers, folder, run.track, run.name, identity),
-        validation(run, subject, course, folder, world),
+        partial(open_trackers, folder, lasting, run.track, run.name, identity),
+        validation(run, subject, course, place, world),
         saved,
+        place,
     )
     parity = gate(run, subject, course, training, folder)
     return Trainer(folder, training, subject.weights, course, run.loop, identity, told, parity)

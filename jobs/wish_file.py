@@ -101,8 +101,9 @@ def _jsonl(place: str, text: str) -> Iterator[_Row]:
         try:
             said = json.loads(written)
         except ValueError as error:
-            said = f"{error}; wanted a JSON object"
-        yield f"line {line}", said if isinstance(said, dict | str) else "wanted a JSON object"
+            yield f"line {line}", f"{error}; wanted a JSON object"
+            continue
+        yield f"line {line}", said if isinstance(said, dict) else "wanted a JSON object"
 
 
 def _toml(place: str, text: str) -> Iterator[_Row]:

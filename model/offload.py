@@ -21,9 +21,9 @@ _Weights = Mapping[str, Tensor]
 def visiting(networks: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
     """The networks on the device, inside of the block. On their own device it changes nothing."""
     homes = {layer: _own(layer) for network in networks for layer in network.modules()}
-    for layer, home in homes.items():
-        _put(layer, _on(home, device))
     try:
+        for layer, home in homes.items():
+            _put(layer, _on(home, device))
         yield
     finally:
         for layer, home in homes.items():

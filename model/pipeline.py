@@ -170,6 +170,7 @@ class CustomVideoXPipeline:
         wanted = dict.fromkeys(["", *prompts])
         self._kept = {prompt: self._encoded(prompt).cpu() for prompt in wanted}
         self.text_encoder.release()
+        self._guests = tuple(guest for guest in self._guests if guest in self._networks)
 
     def latent_shape(self, num_frames: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """(T, C, h, w). Raises ModelError where there are no such latents."""

@@ -111,7 +111,7 @@ class Lease:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        with suppress(OSError):
+        with suppress(OSError, InputError):  # then it is stale in a minute
             if self._is_mine():
                 storage.remove(self.url)
 

@@ -188,10 +188,17 @@ class Ledger:
         """The rows of every part, one file in memory at a time."""
         stage, _ = view
         seen: set[str] = set()
-        files = deque(self.standing_files(stage).items())
+        files, looks = deque(self.standing_files(stage).items()), _LISTINGS
         while files:
             name, replaces = files.popleft()
-            contents = self._read(view, name)
+            try:
+                contents = self._read(view, name)
+            except FileNotFoundError:  # deleted since it was listed, as in `_read_all`
+                looks -= 1
+                if not looks:
+                    raise
+                files = deque(self.standing_files(stage).items())
+                continue
             if contents is None:  # torn: then what it stands for, if it is still there
                 there = sorted(replaces.intersection(self.files(stage)))
                 files.extend((other, frozenset()) for other in there)
@@ -210,7 +217,7 @@ class Ledger:
         replaces = dict.fromkeys(names, frozenset[str]())
         for name in names:
             if ledger_file.is_merged(name):
-                with suppress(DamagedError):
+                with suppress(DamagedError, FileNotFoundError):
                     pieces, replaces[name] = ledger_file.made_of(self.url(stage, name))
                     begins[name] = pieces[0].part
         standing = begins.keys() - frozenset().union(*replaces.values())
@@ -248,8 +255,9 @@ class Ledger:
         bytes stays beside it, as `<name>.torn`.
         """
         url = self.url(stage, name)
-        storage.write(f"{url}.torn", storage.read(url))
-        storage.remove(url)
+        with suppress(FileNotFoundError):  # somebody else did so just now
+            storage.write(f"{url}.torn", storage.read(url))
+            storage.remove(url)
 
     def _read(self, view: _View, name: str) -> Contents | None:
         """One file; None when it is torn: its clips count as not measured, and it is named."""

@@ -182,7 +182,11 @@ def sizes(url: str) -> dict[str, int]:
     """Every file below a folder and its bytes, by its name relative to it, sorted."""
     path = local(url)
     if path is not None:
-        return {name: (path / name).stat().st_size for name in files(url)}
+        there: dict[str, int] = {}
+        for name in files(url):
+            with suppress(FileNotFoundError):  # removed just now
+                there[name] = (path / name).stat().st_size
+        return there
     fs, key = _remote(url)
     found = fs.find(key, detail=True)
     return {

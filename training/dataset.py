@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import struct
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,10 +32,7 @@ ENCODERS = ("codec", "text")
 _PICTURES = ("width", "height", "resize", "interval", "reference_version", "augment")
 """Of `Latents.made_with`: sizes in pixels, frames between frames, and the rules of the pictures."""
 
-
-_DTYPES = {"F16": torch.float16, "F32": torch.float32}
-# What is read is bytes, and everything is copied out of them at once.
-warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+_DTYPES = {"F16": "<f2", "F32": "<f4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,5 +171,7 @@ def _frames_first(part: Part) -> Tensor:
 
 
 def _stored(part: Part) -> Tensor:
-    """Where it lies in the file."""
-    return torch.frombuffer(part.content, dtype=_DTYPES[part.dtype]).view(part.shape)
+    """Where it lies in the file, to be read alone."""
+    numbers = np.frombuffer(part.content, _DTYPES[part.dtype])
+    # DLPack, since torch warns of every other view of bytes that may not be written to.
+    return torch.from_dlpack(numbers).view(part.shape)

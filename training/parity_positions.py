@@ -58,22 +58,23 @@ def _rotary(base: Any, latents: Tensor, grid: Grid, delta: Delta | None) -> floa
 
 def _sincos(base: Any, latents: Tensor, grid: Grid, delta: Delta | None) -> float:
     embed, config = base.patch_embed, base.config
-    width, scales = embed.embed_dim, (embed.spatial_interpolation_scale, 1.0)
-    scales = scales[0], embed.temporal_interpolation_scale
+    width = embed.embed_dim
+    in_space, in_time = embed.spatial_interpolation_scale, embed.temporal_interpolation_scale
     patch, frames = config["patch_size"], (config["sample_frames"] - 1) // 4 + 1
     sample = config["sample_width"] // patch, config["sample_height"] // patch
-    fresh = get_3d_sincos_pos_embed(width, sample, frames, *scales, output_type="pt")
+    fresh = get_3d_sincos_pos_embed(width, sample, frames, in_space, in_time, output_type="pt")
     held = embed.pos_embedding[0, config["max_text_seq_length"] :].cpu()
     video = float((held.double() - fresh.flatten(0, 1).double()).abs().max())
     if delta is None:
         return video
-    theirs = get_3d_sincos_pos_embed(width, (grid.width, grid.height), 1, *scales, output_type="pt")
+    size = grid.width, grid.height
+    theirs = get_3d_sincos_pos_embed(width, size, 1, in_space, in_time, output_type="pt")
     t, h, w = (0, 0, -grid.width) if delta == "-width" else delta
-    shift = (t / scales[1], w / scales[0], h / scales[0])  # in diffusers' order
+    shift = (t / in_time, w / in_space, h / in_space)  # in diffusers' order
     parts = (width // 4, width // 8 * 3, width // 8 * 3)
     angles = _angles(parts, shift)
     first = _halves(theirs[0], parts) * torch.polar(torch.ones_like(angles), angles)
-    table = reference_table(grid, 1, delta, width, scales, latents.device)
+    table = reference_table(grid, 1, delta, width, (in_space, in_time), latents.device)
     return max(video, _apart(_halves(table.cpu(), parts), first))
 
 

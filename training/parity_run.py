@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from pipeline.sample_tar import pack
 from pipeline.shard_reader import ShardReader
 from pipeline.shards import dataset_id
 from training.checkpoint import Checkpoints, State, is_checkpoint, read_state, restore
+from training.dataset import ENCODERS
 from training.order import normal
 from training.parity_case import Case, Finding
 from training.parity_network import stirred
@@ -160,24 +161,18 @@ def _encoders(case: Case) -> str:
     if folder is None or not is_checkpoint(folder):
         return f"latents of the codec {made_with['codec'][:12]}, which a base does not name"
     known = read_state(folder).settings
-    for what in ("codec", "text"):
+    for what in ENCODERS:
         if known[f"latents.{what}"] != made_with[what]:
             raise ModelError(f"the base was trained on another {what} than these latents are of")
     return "latents of the base's own encoders"
 
 
-def _scratch(case: Case) -> Any:
+@contextmanager
+def _scratch(case: Case) -> Iterator[Path]:
     """A folder beside the checkpoints, whose disk has to hold as much anyway."""
     case.folder.mkdir(parents=True, exist_ok=True)
-    return _Scratch(case.folder)
-
-
-class _Scratch(TemporaryDirectory[str]):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(prefix=".parity-", dir=folder)
-
-    def __enter__(self) -> Any:
-        return Path(super().__enter__())
+    with TemporaryDirectory(prefix=".parity-", dir=case.folder) as place:
+        yield Path(place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +194,6 @@ class _Copies:
 def _update(optimizer: Optimizer, step: int) -> None:
     """With gradients that belong to the step."""
     for name, weight in optimizer.parameters.items():
-        gradient = torch.from_numpy(copy.copy(normal(f"gradient/{step}/{name}", weight.shape)))
+        gradient = torch.from_numpy(normal(f"gradient/{step}/{name}", weight.shape))
         weight.grad = gradient.to(weight.device, weight.dtype)
     optimizer.update(step)

@@ -139,8 +139,8 @@ def advice(job: Job, gpu: Gpu, factor: float = 1.0) -> list[Change]:
         if factor * memory(changes[-1].job if changes else job).total <= room(gpu):
             break
         changes.append(change)
-    if changes and changes[0].setting == "compute.checkpoint" and len(changes) == 1:
-        return [_least(job, gpu, factor)]
+    if [change.setting for change in changes] == ["compute.checkpoint"]:
+        return [_least(job, gpu, factor) or changes[0]]
     return changes
 
 
@@ -166,14 +166,14 @@ def _possible(job: Job) -> Iterator[Change]:
 _BITS: dict[BaseDtype, int] = {"f32": 32, "bf16": 16, "fp8_storage": 8}
 
 
-def _least(job: Job, gpu: Gpu, factor: float) -> Change:
-    """The smallest share of blocks, in twentieths, with which it fits."""
+def _least(job: Job, gpu: Gpu, factor: float) -> Change | None:
+    """The smallest share of blocks, in twentieths, with which it fits; None when none will do."""
     for share in (n / 20 for n in range(1, 21)):
         fits = replace(job, compute=replace(job.compute, checkpoint=share))
         more = share > job.compute.checkpoint
         if more and factor * memory(fits).total <= room(gpu):
             return Change("compute.checkpoint", f"{share:g}", fits)
-    raise AssertionError("asked for where 1.0 fits")
+    return None
 
 
 @lru_cache

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline import storage
+from pipeline.errors import InputError
 from training.metrics import FILE as METRICS
 
 FOLDER = "checkpoints"
@@ -73,7 +74,7 @@ class Stored:
         for file in sorted(folder.rglob("*")):
             name = file.relative_to(folder).as_posix()
             if file.is_file() and not name.startswith(f"{FOLDER}/"):
-                state = (file.stat().st_size, file.stat().st_mtime_ns)
+                state = _state(file)
                 if self._told.get(name) != state:
                     _put(file, storage.join(self.url, name))
                     self._told[name] = state
@@ -85,11 +86,11 @@ class Stored:
             return None
         there = self._place(steps[-1])
         checkpoint = folder / FOLDER / there.rpartition("/")[2]
-        for name in storage.files(there):
-            _fetch(storage.join(there, name), checkpoint / name)
+        _fetch_all(there, checkpoint)
         metrics = storage.join(self.url, METRICS)
         if storage.exists(metrics):
             _fetch(metrics, folder / METRICS)
+            self._told[METRICS] = _state(folder / METRICS)
         return checkpoint
 
     def _place(self, step: int) -> str:
@@ -103,11 +104,12 @@ class Stored:
 
 @contextmanager
 def at_hand(
-    url: str, keep: int, forever: Callable[[int], bool], leads: bool
+    url: str, keep: int, forever: Callable[[int], bool]
 ) -> Iterator[tuple[Path, Callable[[Path], None]]]:
     """A training's folder on the disk while the block runs, and whom to tell of a new checkpoint.
 
-    That of a url in a store is a temporary one of this process; leads: whether it copies it there.
+    That of a url in a store is a temporary one of this worker: what it alone wrote there is copied
+    at the end.
     """
     folder = storage.local(url)
     if folder is not None:
@@ -119,8 +121,29 @@ def at_hand(
         try:
             yield Path(here), stored.put
         finally:
-            if leads:
-                stored.tell(Path(here))
+            stored.tell(Path(here))
+
+
+@contextmanager
+def copied(url: str) -> Iterator[Path]:
+    """A folder on the disk while the block runs: itself, or a copy of one in an object store.
+
+    Raises InputError when nothing is there.
+    """
+    folder = storage.local(url)
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="copied-") as here:
+        if not _fetch_all(url, Path(here)):
+            raise InputError(f"{url}: found nothing there, wanted a folder of a training")
+        yield Path(here)
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Another one once it was written to."""
+    seen = file.stat()
+    return seen.st_size, seen.st_mtime_ns
 
 
 def _put(file: Path, url: str) -> None:
@@ -131,6 +154,14 @@ def _put(file: Path, url: str) -> None:
             return
         with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             storage.write(url, mapped)
+
+
+def _fetch_all(url: str, folder: Path) -> int:
+    """Returns how many files there were."""
+    names = storage.files(url)
+    for name in names:
+        _fetch(storage.join(url, name), folder / name)
+    return len(names)
 
 
 def _fetch(url: str, file: Path) -> None:

@@ -84,21 +84,30 @@ class TensorBoard:
 class WeightsAndBiases:
     """One run of a project, the same when the training goes on."""
 
-    def __init__(self, folder: Path, project: str, name: str, identity: Mapping[str, Any]) -> None:
-        """identity: all that the numbers depend on: with the folder it says which run this is.
+    def __init__(
+        self, folder: Path, place: str, project: str, name: str, identity: Mapping[str, Any]
+    ) -> None:
+        """place: of the training, the same each time; identity: all that the numbers depend on: the
+        two say which run this is.
 
-        Raises InputError when the package is missing.
+        Raises InputError when the package is missing, or cannot begin: without a login, say.
         """
         self._wandb = _wandb()
-        known = json.dumps([str(folder.resolve()), identity], sort_keys=True, default=str)
-        self._run = self._wandb.init(
-            project=project,
-            name=name,
-            id=hashlib.sha256(known.encode()).hexdigest()[:16],
-            resume="allow",
-            dir=str(folder),
-            config=dict(identity),
-        )
+        known = json.dumps([place, identity], sort_keys=True, default=str)
+        try:
+            self._run = self._wandb.init(
+                project=project,
+                name=name,
+                id=hashlib.sha256(known.encode()).hexdigest()[:16],
+                resume="allow",
+                dir=str(folder),
+                config=dict(identity),
+            )
+        except self._wandb.Error as error:
+            raise InputError(
+                f"track.wandb_project: wandb cannot begin: {' '.join(str(error).split())}; see to "
+                "that, set WANDB_MODE=offline, or leave the project out"
+            ) from error
         # Its own counter only rises: steps that are done again after a kill would be dropped.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
@@ -123,14 +132,22 @@ def check_trackers(settings: TrackSettings) -> None:
 
 
 def open_trackers(
-    folder: Path, settings: TrackSettings, name: str, identity: Mapping[str, Any], step: int
+    folder: Path,
+    place: str,
+    settings: TrackSettings,
+    name: str,
+    identity: Mapping[str, Any],
+    step: int,
 ) -> list[Tracker]:
-    """Those that are wanted, for a run that goes on from this step. Raises InputError."""
+    """Those that are wanted, for a run that goes on from this step. Raises InputError.
+
+    folder: where they write; place: of the training, also when it is worked on elsewhere.
+    """
     trackers: list[Tracker] = []
     if settings.tensorboard:
         trackers.append(TensorBoard(folder, step))
     if settings.wandb_project:
-        trackers.append(WeightsAndBiases(folder, settings.wandb_project, name, identity))
+        trackers.append(WeightsAndBiases(folder, place, settings.wandb_project, name, identity))
     return trackers
 
 

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipeline import storage
 from pipeline.errors import InputError
 from training.ahead import read_ahead
 from training.checkpoint import FOLDER, Checkpoints, State, Weights, restore
@@ -50,7 +51,7 @@ class Told:
     """What else a run tells of itself. open_trackers: of a run that goes on from this step.
 
     reference_weight: of the network's last batch, None where it does not know; validation: makes
-    videos; saved: is given each checkpoint.
+    videos; saved: is given each checkpoint. place: where the folder will be found, "" for itself.
     """
 
     work: Work = Work()
@@ -58,6 +59,7 @@ class Told:
     open_trackers: Callable[[int], Sequence[Tracker]] = lambda step: ()
     validation: Validation | None = None
     saved: Callable[[Path], None] = lambda checkpoint: None
+    place: str = ""
 
 
 class Trainer:
@@ -224,13 +226,15 @@ class Trainer:
                 )
         return {f"held_out_{name}": value for name, value in measured.numbers().items()}
 
-    def _dumped(self, step: int, position: int, batches: Batches, error: DivergedError) -> Path:
-        """All that a step was made of, written by every worker."""
+    def _dumped(self, step: int, position: int, batches: Batches, error: DivergedError) -> str:
+        """All that a step was made of, written by every worker; where it will be found."""
         rank = self._world.rank
         given = Given(step, rank, position + rank * self._share, batches)
         with self._world.together():
             weights = self._weights if self._world.leads else None
-            return dump(self._folder, error, given, weights)
+            written = dump(self._folder, error, given, weights)
+        name = written.relative_to(self._folder).as_posix()
+        return storage.join(self._told.place or str(self._folder), name)
 
     def _reference_weight(self) -> float | None:
         """Of the last batches of all workers: they all know it, or none does."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -64,10 +63,10 @@ class ValidationSettings:
 class Validation:
     """Makes the videos of a training. samples: the held-out ones, in an order that stays.
 
-    decode: `preview` where there is no codec. fps: of the mp4. folder: of the training.
+    decode: `preview` where there is no codec. fps: of the mp4. place: the training's folder or url.
     """
 
-    folder: Path
+    place: str
     model: Adapted
     samples: Sequence[Latents]
     null_text: Tensor
@@ -101,10 +100,10 @@ class Validation:
         for number, latents in sampled.items():
             shown, made = self.samples[number], self.decode(latents)
             sheets[shown.key] = self._sheet(shown, made)
-            place = str(self.folder / FOLDER / f"step-{step:08d}" / shown.key)
+            name = storage.join(self.place, FOLDER, f"step-{step:08d}", shown.key)
             settings = VideoSettings(made.shape[2], made.shape[1], self.fps)
-            storage.write(f"{place}.mp4", video.encode(made, settings))
-            storage.write(f"{place}.png", _png(sheets[shown.key]))
+            storage.write(f"{name}.mp4", video.encode(made, settings))
+            storage.write(f"{name}.png", _png(sheets[shown.key]))
         return sheets
 
     def _sampled(self, number: int) -> Tensor:

@@ -156,6 +156,8 @@ def test_each_damage_is_named_and_it_alone_is_mended(runs: Path, say: Callable[.
         assert found in line
         assert "to mend it, " in line
     assert "up to 2 clips are measured again by motion" in said
+    for looked_at, damaged in (("facts", 1), ("samples", 1), ("shards", 2)):
+        assert re.search(rf"{looked_at} done: .*: {damaged} damaged", said)
     assert f"python -m jobs.repair --out {out} mends these" in said
 
     said = say(repair.main, "--out", out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,15 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from jobs.estimate import Crew, Machine, Tried, bound, cost, hours, interval, room
-from jobs.preflight import check_store, has_room
+from jobs.preflight import check_store, clips_open, has_room
 from jobs.settings import PriceSettings
+from pipeline.clip import Clip
 from pipeline.errors import InputError
 from pipeline.work import WAITING, WorkerKind
 
 if TYPE_CHECKING:
     from conftest import Jobs
+    from s3_server import S3Server
 
 GPU = WorkerKind(gpus=1, cpus=8, count=16)
 
@@ -96,6 +99,18 @@ def test_a_store_that_overwrites_what_is_there_is_refused() -> None:
     check_store("memory://facts")
     with pytest.raises(InputError, match="conditional writes"):
         check_store("overwriting://facts")
+
+
+def test_clips_in_an_object_store_are_looked_for_there(
+    jobs: Jobs, on_s3: Callable[..., S3Server]
+) -> None:
+    on_s3().client.upload_file(str(jobs.folder / "good 0.mp4"), "corpus", "plan/here.mp4")
+    here, gone = (
+        Clip(name, name, f"s3://corpus/plan/{name}", "", "") for name in ("here.mp4", "gone")
+    )
+    assert clips_open([here]).kind == "ok"
+    assert "1 of 2 clips could be opened" in str(clips_open([here, gone]))
+    assert str(clips_open([gone])).startswith("problem")
 
 
 def test_a_disk_without_room_is_a_problem(tmp_path: Path) -> None:

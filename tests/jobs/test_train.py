@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -25,6 +27,9 @@ from pipeline.errors import InputError
 from training.checkpoint import find
 from training.dataset import LatentDataset
 from training.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 ROOT = Path(__file__).parents[2]
 RUN_FILE = """
@@ -270,6 +275,23 @@ def test_a_step_that_diverged_can_be_done_again(
     said = capsys.readouterr().out
     assert "step 2, worker 0, batch 1" in said
     assert "it begins with what " in said
+
+
+def test_so_can_one_of_a_training_in_an_object_store(
+    folder: Path, on_s3: Callable[..., S3Server], capsys: pytest.CaptureFixture[str]
+):
+    store = on_s3()
+    file = _run_file(folder, "far", rate=1e30)
+    text = file.read_text().replace(f'out = "{folder}"', f'out = "{store.url}/runs"')
+    file.write_text(f'latents = "{folder}/latents"\n{text}')
+    _run(file, code=1)
+    said = re.search(r"python -m jobs\.repro (\S+) does", capsys.readouterr().out)
+    assert said is not None
+    assert said[1] == f"{store.url}/runs/far/diverged/step-00000002"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["repro", said[1]])
+        assert repro() == 1
+    assert "it begins with what " in capsys.readouterr().out
 
 
 def test_torchrun_starts_two_workers_of_the_same_training(folder: Path):

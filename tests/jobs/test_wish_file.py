@@ -90,6 +90,7 @@ def test_references_elsewhere_stay_where_they_are(tmp_path: Path) -> None:
         ("w.csv", "", "found the columns none"),
         ("w.jsonl", '{"prompt": "A dog."}\n{"prompt": \n', "line 2: .*wanted a JSON object"),
         ("w.jsonl", "[1]\n", "line 1: wanted a JSON object"),
+        ("w.jsonl", '"A dog."\n', "line 1: wanted a JSON object"),
         ("w.jsonl", '{"prompt": 5}\n', "line 1: prompt: found 5, wanted text"),
         ("w.toml", "[[wishes]]\nprompt = 1\n", r"\[\[wishes\]\] 1: prompt: found 1, wanted text"),
         ("w.toml", "prompt = 'A dog.'\n", r"found prompt; wanted tables \[\[wishes\]\] alone"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,16 @@ def test_prompts_that_are_kept_need_no_text_encoder_any_more(folder: Path, adapt
     assert torch.equal(one(PROMPT, picture(), "red ball", **SHORT).latents, wanted)
     with pytest.raises(ModelError, match="the encoder was let go"):
         one("Another prompt.", **SHORT)
+
+
+def test_a_text_encoder_that_is_let_go_leaves_memory_even_when_offloaded(folder: Path) -> None:
+    one = opened(folder).enable_model_cpu_offload("cpu")
+    (network,) = one.text_encoder.networks
+    weight = weakref.ref(network.shared.weight)
+    del network
+    one.keep_prompts([PROMPT])
+    gc.collect()
+    assert weight() is None
 
 
 @pytest.mark.parametrize("how", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])

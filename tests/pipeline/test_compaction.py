@@ -164,6 +164,17 @@ def test_the_replaced_are_deleted_a_day_later_and_never_for_a_torn_file(url: str
     assert knew.facts("length").equals(before)
 
 
+def test_who_reads_while_files_are_replaced_and_deleted_gets_every_row(url: str) -> None:
+    ledger = filled(url)
+    rows, parts = said(url).num_rows, names(url)
+    reader = opened(url).parts("length")
+    read = len(next(reader))
+    compact(ledger, "length", most=10)
+    for part in parts:  # a day later, to a reader that listed them
+        storage.remove(ledger.url("length", part))
+    assert read + sum(map(len, reader)) == rows
+
+
 def test_two_at_once_are_harmless(url: str) -> None:
     filled(url)
     before, together = said(url), threading.Barrier(2)

@@ -34,6 +34,16 @@ def test_a_sample_comes_back_as_it_was_encoded(tmp_path: Path):
     assert dataset.made_with == {**WITH, **PICTURES}
 
 
+@pytest.mark.filterwarnings("error")
+def test_reading_warns_of_nothing(tmp_path: Path):
+    dataset = LatentDataset(small_latents(tmp_path))
+    torch.set_warn_always(True)
+    try:
+        assert dataset[0].video.shape == (2, 16, 4, 6)
+    finally:
+        torch.set_warn_always(False)
+
+
 def test_the_order_is_that_of_the_keys_however_the_shards_are_cut(tmp_path: Path):
     blobs = {n: (f"s{n}", blob(n, f"s{n}", WITH)) for n in range(20)}
     few = LatentDataset(write_latents(tmp_path / "few", blobs, most=100))

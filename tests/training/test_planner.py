@@ -124,3 +124,7 @@ def test_what_fits_is_left_alone_and_what_cannot_fit_is_not_said_to() -> None:
     assert advice(FULL, replace(CARD, memory=80e9)) == []
     changes = advice(FULL, replace(CARD, memory=4e9))
     assert memory(changes[-1].job).total > 4e9
+    learns = replace(FULL, adapter=None, compute=ComputeSettings(checkpoint=0.0))
+    (change,) = advice(learns, CARD)  # there is nothing else to change
+    assert (change.setting, change.value) == ("compute.checkpoint", "1.0")
+    assert memory(change.job).total > room(CARD)

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from faulty_proxy import BUSY, CUT, ERROR, RESET_AFTER, RESET_BEFORE, Faults
 from small_training import quiet, small_trainer
 
 from pipeline import storage
+from pipeline.errors import InputError
 from training.checkpoint import find
 from training.course import LoopSettings
 from training.metrics import ANEW, read_metrics
-from training.stored import Stored, at_hand
+from training.stored import Stored, at_hand, copied
 from training.trainer import Told
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def train(url: str, until: int, stop_at: int = 100) -> list[dict]:
         return 15 if asked > stop_at else 0
 
     loop = replace(LOOP, steps=until)
-    with at_hand(url, loop.keep, loop.keeps, leads=True) as (folder, saved):
+    with at_hand(url, loop.keep, loop.keeps) as (folder, saved):
         small_trainer(folder, loop, told=Told(saved=saved)).run(stop, quiet)
         lines = read_metrics(folder / "metrics.jsonl")
     return [{name: line[name] for name in line if name not in ANEW} for line in lines]
@@ -68,11 +70,26 @@ def test_half_a_checkpoint_is_none(on_s3: OnS3) -> None:
     for name in ("w.safetensors", "optimizer.safetensors"):
         storage.write(f"{url}/checkpoints/step-00000006/{name}", b"half")
     assert Stored(url).steps() == [2, 4]
-    with at_hand(url, 1, lambda step: False, leads=False) as (folder, _):
+    with at_hand(url, 1, lambda step: False) as (folder, _):
         assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000004"]
         newest = folder / "checkpoints" / "step-00000004" / "w.safetensors"
         assert newest.read_bytes() == whole
     assert len(train(url, 6)) == 7
+
+
+def test_what_another_worker_wrote_is_kept_beside_what_the_leading_one_did(on_s3: OnS3) -> None:
+    url = f"{on_s3().url}/runs/two"
+    train(url, 2)
+    with at_hand(url, 1, lambda step: False) as (folder, _):
+        train(url, 4)
+        metrics = storage.read(f"{url}/metrics.jsonl")
+        (folder / "diverged").mkdir()
+        (folder / "diverged" / "worker-1").write_text("what it was given")
+    assert storage.read(f"{url}/metrics.jsonl") == metrics
+    with copied(f"{url}/diverged") as folder:
+        assert (folder / "worker-1").read_text() == "what it was given"
+    with pytest.raises(InputError, match="/else: found nothing there"), copied(f"{url}/else"):
+        pass
 
 
 def test_a_large_file_goes_there_and_back(on_s3: OnS3, tmp_path: Path) -> None:

@@ -13,15 +13,19 @@ from small_training import quiet, small_trainer
 from pipeline.errors import InputError
 from training.course import LoopSettings
 from training.metrics import read_metrics
-from training.track import TrackSettings, check_trackers, open_trackers
+from training.track import Tracker, TrackSettings, check_trackers, open_trackers
 from training.trainer import Told
 
 _PROTO: Any = import_module("tensorboardX.proto.event_pb2")  # made at run time
 
 LOOP = LoopSettings(steps=5, batch=2, checkpoint_every=2)
+PLACE = "s3://bucket/small"
 
 STAND_IN = """
 import json, pathlib
+
+class Error(Exception):
+    pass
 
 class Image:
     def __init__(self, picture):
@@ -67,8 +71,11 @@ def _events(folder: Path) -> list[Any]:
 
 def _train(folder: Path, settings: TrackSettings, steps_before_stop: int = 99) -> None:
     asked = iter(range(steps_before_stop))
-    told = Told(open_trackers=lambda step: open_trackers(folder, settings, "small", {"a": 1}, step))
-    trainer = small_trainer(folder, LOOP, told=told)
+
+    def opened(step: int) -> list[Tracker]:
+        return open_trackers(folder, PLACE, settings, "small", {"a": 1}, step)
+
+    trainer = small_trainer(folder, LOOP, told=Told(open_trackers=opened))
     trainer.run(lambda: next(asked, None) is None, quiet)
 
 
@@ -103,19 +110,21 @@ def test_weights_and_biases_gets_the_same_as_one_run(
     settings = TrackSettings(tensorboard=False, wandb_project="videos")
     _train(tmp_path, settings, steps_before_stop=3)
     _train(tmp_path, settings)
+    (elsewhere := tmp_path / "elsewhere").mkdir()  # where another machine works on it
+    open_trackers(elsewhere, PLACE, settings, "small", {"a": 1}, 5)
     sys.modules.pop("wandb")
     told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
     assert [line for line in told if "step" in line] == read_metrics(tmp_path / "metrics.jsonl")
     assert told[-1] == {"finished": True}
     started = (tmp_path / "started.jsonl").read_text().splitlines()
     assert len(started) == 2
-    assert started[0] == started[1]
+    assert started[0] == started[1] == (elsewhere / "started.jsonl").read_text().rstrip()
     project, name, _, resume, config = json.loads(started[0])
     assert (project, name, resume, config) == ("videos", "small", "allow", {"a": 1})
 
 
 def test_pictures_are_shown(tmp_path: Path):
-    (tracker,) = open_trackers(tmp_path, TrackSettings(), "small", {}, 0)
+    (tracker,) = open_trackers(tmp_path, str(tmp_path), TrackSettings(), "small", {}, 0)
     tracker.show(3, "validation", np.full((4, 6, 3), 200, np.uint8))
     tracker.close()
     (image,) = [v.image for e in _events(tmp_path) for v in e.summary.value if e.step == 3]
@@ -127,3 +136,13 @@ def test_a_package_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InputError, match=r"track\.wandb_project: wandb cannot be imported .* pip"):
         check_trackers(TrackSettings(wandb_project="videos"))
     check_trackers(TrackSettings())
+
+
+def test_nobody_being_logged_in_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("wandb", reason="wandb is optional")
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = TrackSettings(tensorboard=False, wandb_project="videos")
+    with pytest.raises(InputError, match=r"wandb cannot begin: .* set WANDB_MODE=offline"):
+        open_trackers(tmp_path, PLACE, settings, "small", {}, 0)

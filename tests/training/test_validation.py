@@ -64,7 +64,7 @@ def _train(folder: Path, dataset: LatentDataset, settings: ValidationSettings) -
 
 def _validation(folder, model, course, settings, world=World()) -> Validation:
     return Validation(
-        folder,
+        str(folder),
         model,
         course.held_out.samples,
         course.null_text,
