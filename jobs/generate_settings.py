@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model.config import SamplingConfig
+from pipeline.bounds import CountOrNone
 from pipeline.errors import InputError
 
 _NAME = re.compile(r"\w[\w .-]*")
@@ -82,7 +83,7 @@ class GenerateRun:
     diagnostics: bool = True  # ours: sampling measures them anyway, and they are small
     base_dtype: Literal["bf16", "f32", "fp8_storage"] = "bf16"  # as the 5B was trained
     offload: Literal["none", "model", "layers"] = "none"
-    threads: int = 0
+    threads: CountOrNone = 0
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:

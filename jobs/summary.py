@@ -64,12 +64,13 @@ def _trainings(out: Path) -> Iterator[str]:
 
 def _adapter(name: str, rows: list[dict[str, Any]]) -> str:
     first, last = rows[0], rows[-1]
-    gap = last[SHUFFLED] - last[RIGHT]
-    verdict = "the right reference helps" if gap > 0 else "no gap yet: train longer"
+    gap, low, high = (last[f"held_out_gap{end}"] for end in ("", "_low", "_high"))
+    verdict = "the right reference helps" if low > 0 else "may be chance yet: train longer"
     return (
         f"{name:<11} held-out loss with the right reference {first[RIGHT]:.4f} before, "
         f"{last[RIGHT]:.4f} after {last['step']} steps;\n{'':14}shuffled {last[SHUFFLED]:.4f}, "
-        f"without one {last[NONE]:.4f}; reference gap {gap:+.4f}: {verdict}"
+        f"without one {last[NONE]:.4f}; reference gap {gap:+.4f} "
+        f"({low:+.4f} to {high:+.4f}): {verdict}"
     )
 
 

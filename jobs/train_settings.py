@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from model.compute import ComputeSettings
 from model.config import AdapterConfig
+from pipeline.bounds import CountOrNone
+from pipeline.errors import InputError
 from training.course import LoopSettings
 from training.held_out import HeldOutSettings
 from training.launch import LaunchSettings
 from training.step import OptimizerSettings
 from training.track import TrackSettings
 from training.validation import ValidationSettings
+
+_TAKEN = ("evaluation", "facts", "latents", "report", "samples", "shards")
+"""Folders of a run folder that are other steps'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class TrainRun:
     adapter: AdapterConfig | Literal["none"] = field(default_factory=AdapterConfig)
     null_text: Literal["empty", "zeros"] = "empty"  # as diffusers samples
     snr_shift: float = 1.0
-    threads: int = 0
+    threads: CountOrNone = 0
     deterministic: bool = False
     loop: LoopSettings = field(default_factory=LoopSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -50,3 +56,10 @@ class TrainRun:
     track: TrackSettings = field(default_factory=TrackSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     launch: LaunchSettings = field(default_factory=LaunchSettings)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.name) or self.name in _TAKEN:
+            raise InputError(
+                f'name: found "{self.name}", wanted that of a folder of its own in the run folder: '
+                f"letters, digits and . _ -, and none of {', '.join(_TAKEN)}"
+            )

@@ -65,6 +65,8 @@ def open_subject(run: TrainRun, dataset: LatentDataset, device: torch.device) ->
         place = find(run.base)
         _check_base(run, place, dataset)
         base = identify_base(place)
+        if storage.local(run.base) is None:  # what lies here goes with this process
+            base = replace(base, name=run.base)
         trains_base = adapter is None or run.base_dtype == "f32"
         transformer = load_base(place, torch.float32 if trains_base else torch.bfloat16)
         if device.type == "cpu":

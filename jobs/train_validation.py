@@ -14,6 +14,7 @@ from jobs.train_settings import TrainRun
 from jobs.train_subject import Subject
 from model.codec import Codec, DctCodec
 from model.offload import visiting
+from model.pixels import to_rgb
 from pipeline.errors import InputError
 from stages.encoders import open_codec
 from training.course import Course
@@ -54,9 +55,7 @@ def _decoder(run: TrainRun, subject: Subject, world: World) -> Decode:
     @torch.no_grad()
     def decode(latents: Tensor) -> np.ndarray:
         with visiting(codec.networks, world.device):
-            video = codec.decode(latents.transpose(0, 1)[None].to(world.device))[0]
-        pixels = ((video + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
-        return pixels.permute(1, 2, 3, 0).numpy()
+            return to_rgb(codec.decode(latents.transpose(0, 1)[None].to(world.device))[0])
 
     return decode
 

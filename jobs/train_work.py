@@ -89,10 +89,10 @@ def _work(
     with world.together():
         prepare(subject.model, run.compute)
 
-    def progress(left: int) -> TrainingProgress:
+    def progress(steps: int) -> TrainingProgress:
         if world.leads:
-            return TrainingProgress(run.name, left, storage.join(place, "status.json"))
-        return TrainingProgress(run.name, left, None, stream=io.StringIO())
+            return TrainingProgress(run.name, steps, storage.join(place, "status.json"))
+        return TrainingProgress(run.name, steps, None, stream=io.StringIO())
 
     try:
         report = trainer.run(stop, progress)

@@ -13,10 +13,17 @@ import torch
 from jobs.generate_settings import GenerateRun
 from jobs.train_settings import TrainRun
 from model.adapted import Adapted
-from model.adapter_file import load_adapter, read_header
+from model.adapter_file import (
+    ADAPTER,
+    AdapterHeader,
+    adapter_file,
+    load_adapter,
+    read_header,
+)
+from model.config import switched
 from model.extra_frame import open_model
 from model.fp8 import store_in_fp8
-from model.pipeline import CustomVideoXPipeline, adapter_file, switched
+from model.pipeline import CustomVideoXPipeline
 from model.weights import Base, identify_base, load_base
 from pipeline import storage
 from pipeline.config import load
@@ -26,7 +33,6 @@ from stages.encoders import LatentsSettings, open_codec, open_text
 from stages.resize import RULE
 from training.checkpoint import find, is_checkpoint, read_state
 from training.dataset import ENCODERS
-from training.weights import ADAPTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def open_training(
 
 def named_base(run: GenerateRun) -> str:
     """Of a run with an adapter: the run's, or the one that the adapter says it was trained on."""
-    return run.base or read_header(adapter_file(Path(run.adapter))).base.name
+    return find(run.base or read_header(adapter_file(Path(run.adapter))).base.name)
 
 
 def open_adapter(run: GenerateRun) -> Opened:
@@ -114,10 +120,16 @@ def open_adapter(run: GenerateRun) -> Opened:
         text_encoder=run.text or None,
         dtype=_dtype(run),
         fp8_storage=run.base_dtype == "fp8_storage",
+        snr_shift=_own_snr_shift(Path(base)),
         tab=run.tab,
         erae=run.erae,
     )
     return _placed(pipe, run, identify_base(base), file)
+
+
+def _own_snr_shift(base: Path) -> float | None:
+    """Of a base that we trained; None where its scheduler says it."""
+    return read_state(base).settings["snr_shift"] if is_checkpoint(base) else None
 
 
 def _placed(pipe: CustomVideoXPipeline, run: GenerateRun, base: Base, file: Path | None) -> Opened:
@@ -141,7 +153,7 @@ def _model(trained: Trained, run: GenerateRun, latents: LatentsSettings, base_id
     config = None
     if trained.adapter is not None:
         header = read_header(trained.adapter)
-        _check_size(trained.adapter, header.made_with, latents)
+        _check_size(trained.adapter, header, latents)
         _check_rules(trained.adapter, header.made_with)
         config = switched(header.config, run.tab, run.erae)
     base = load_base(trained.base, _dtype(run))
@@ -167,12 +179,12 @@ def _check_encoders(trained: Trained, found: Mapping[str, str]) -> None:
             )
 
 
-def _check_size(file: Path, made_with: Mapping[str, str], latents: LatentsSettings) -> None:
+def _check_size(file: Path, header: AdapterHeader, latents: LatentsSettings) -> None:
     """An adapter that does not say its size is taken for what it says."""
-    size = tuple(made_with.get(side) for side in ("width", "height"))
-    if None not in size and size != (str(latents.width), str(latents.height)):
+    size = latents.width, latents.height
+    if header.size not in (None, size):
         raise InputError(
-            f"{file}: was trained at {'x'.join(map(str, size))}, this run's latents are "
+            f"{file}: was trained at {'x'.join(map(str, header.size))}, this run's latents are "
             f"{latents.width}x{latents.height}; set that size under [latents] of the run file, or "
             "train again"
         )

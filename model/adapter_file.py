@@ -24,6 +24,8 @@ from model.config import AdapterConfig, EraeConfig, TabConfig
 from model.errors import ModelError
 from model.weights import Base
 
+ADAPTER = "adapter.safetensors"
+"""In a checkpoint's folder."""
 _HEADER = "customvideox"
 _FORMAT = 1
 _PREFIX = "transformer."  # of names and settings, as diffusers' pipelines write them
@@ -41,6 +43,17 @@ class AdapterHeader:
     config: AdapterConfig
     base: Base
     made_with: Mapping[str, str]
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) in pixels of what it was trained on; None when it does not say."""
+        width, height = self.made_with.get("width"), self.made_with.get("height")
+        return None if width is None or height is None else (int(width), int(height))
+
+
+def adapter_file(place: Path) -> Path:
+    """The file itself, or that of a checkpoint's folder."""
+    return place / ADAPTER if place.is_dir() else place
 
 
 def save_adapter(
@@ -111,6 +124,16 @@ def load_adapter(model: Adapted, file: Path, base: Base) -> AdapterHeader:
     _check_shapes(file, weights, model.lora.state_dict())
     model.lora.load_state_dict(weights)
     return header
+
+
+def check_encoder(file: Path, header: AdapterHeader, what: str, found: str) -> None:
+    """Raises ModelError for another fingerprint of the `what` than the adapter's latents are of."""
+    trained = header.made_with.get(what)
+    if trained not in (None, found):
+        raise ModelError(
+            f"{file}: was trained on latents of the {what} {trained}, this one is {found}; "
+            "use the same weights in the same dtype"
+        )
 
 
 def _peft_settings(adapter: AdapterConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from model.errors import ModelError
@@ -170,3 +170,12 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:
             raise ModelError(f"sampling: found steps {self.steps}; wanted 1 to 1000")
+
+
+def switched(config: AdapterConfig, tab: bool, erae: bool) -> AdapterConfig:
+    """An adapter's own settings, with what acts in sampling as it is wanted now.
+
+    The backend that it was trained with may not run on this machine.
+    """
+    tabs, eraes = replace(config.tab, sample=tab), replace(config.erae, sample=erae)
+    return replace(config, backend="auto", tab=tabs, erae=eraes)

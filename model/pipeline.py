@@ -8,32 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Literal, Self, cast
 
 import numpy as np
 import torch
-from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from model.adapted import Adapted
-from model.adapter_file import load_adapter, read_header
+from model.adapter_file import adapter_file, check_encoder, load_adapter, read_header
 from model.bias import entity_mask
 from model.codec import Codec, DctCodec, VaeCodec
-from model.config import AdapterConfig, SamplingConfig
+from model.config import SamplingConfig, switched
 from model.errors import ModelError
 from model.extra_frame import open_model
 from model.fp8 import store_in_fp8
 from model.offload import VisitingLayers, visiting
+from model.pixels import from_rgb, to_rgb
 from model.sampling import Conditions, Step, initial_noise, sample
 from model.text import TextEncoder
-from model.weights import base_folder, identify_base, load_base
+from model.weights import base_snr_shift, identify_base, load_base
 
 Picture = Image.Image | np.ndarray
-_ADAPTER = "adapter.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +131,9 @@ class CustomVideoXPipeline:
         if file is not None and header is not None:
             load_adapter(model, file, identify_base(base))
             for what, found in (("codec", decoder), ("text", encoder)):
-                _check_encoder(file, header.made_with, what, found.fingerprint())
-            size = _trained_size(header.made_with)
-        rotary = model.transformer.config["use_rotary_positional_embeddings"]
-        shift = _snr_shift(base, rotary) if snr_shift is None else snr_shift
+                check_encoder(file, header, what, found.fingerprint())
+            size = header.size
+        shift = base_snr_shift(base) if snr_shift is None else snr_shift
         return cls(model, decoder, encoder, snr_shift=shift, size=size)
 
     def to(self, device: str | torch.device) -> Self:
@@ -235,7 +233,7 @@ class CustomVideoXPipeline:
                         sample(self.model, conditions, noise, settings, self.snr_shift, heard)
                     )
         with self._at_work(*self.codec.networks):
-            pixels = [_pixels(self.codec.decode(one.transpose(1, 2))[0]) for one in made]
+            pixels = [to_rgb(self.codec.decode(one.transpose(1, 2))[0]) for one in made]
         return Videos(np.stack(pixels), torch.cat(made).cpu(), steps)
 
     @property
@@ -286,8 +284,8 @@ class CustomVideoXPipeline:
         encoded: list[Tensor] = []
         with self._at_work(*self.codec.networks):
             for picture in pictures:
-                pixels = torch.tensor(_checked(picture, size)).permute(2, 0, 1)[None, :, None]
-                encoded.append(self.codec.encode(pixels.float() / 127.5 - 1).mode()[0, :, 0])
+                pixels = from_rgb(_checked(picture, size)[None])
+                encoded.append(self.codec.encode(pixels).mode()[0, :, 0])
         return torch.stack(encoded)
 
     @contextmanager
@@ -301,45 +299,6 @@ class CustomVideoXPipeline:
             yield lambda step: cast(None, bar.update())
 
 
-def switched(config: AdapterConfig, tab: bool, erae: bool) -> AdapterConfig:
-    """An adapter's own settings, with what acts in sampling as it is wanted now.
-
-    The backend that it was trained with may not run on this machine.
-    """
-    tabs, eraes = replace(config.tab, sample=tab), replace(config.erae, sample=erae)
-    return replace(config, backend="auto", tab=tabs, erae=eraes)
-
-
-def adapter_file(place: Path) -> Path:
-    """The file itself, or that of a checkpoint's folder."""
-    return place / _ADAPTER if place.is_dir() else place
-
-
-def _check_encoder(file: Path, made_with: Mapping[str, str], what: str, found: str) -> None:
-    trained = made_with.get(what)
-    if trained not in (None, found):
-        raise ModelError(
-            f"{file}: was trained on latents of the {what} {trained}, this one is {found}; "
-            "use the same weights in the same dtype"
-        )
-
-
-def _trained_size(made_with: Mapping[str, str]) -> tuple[int, int] | None:
-    width, height = made_with.get("width"), made_with.get("height")
-    return None if width is None or height is None else (int(width), int(height))
-
-
-def _snr_shift(base: str | Path, rotary: bool) -> float:
-    """As the base's own scheduler has it; without one as its kind, the 5B or the 2B."""
-    try:
-        config = cast(Any, CogVideoXDDIMScheduler).load_config(
-            base_folder(base).parent, subfolder="scheduler"
-        )
-    except OSError:
-        return 1.0 if rotary else 3.0
-    return float(config["snr_shift_scale"])
-
-
 def _checked(picture: Picture, size: tuple[int, int]) -> np.ndarray:
     pixels = np.asarray(picture)
     if pixels.shape != (size[1], size[0], 3) or pixels.dtype != np.uint8:
@@ -349,9 +308,3 @@ def _checked(picture: Picture, size: tuple[int, int]) -> np.ndarray:
             "pipeline.reference.open_reference makes it of a file"
         )
     return pixels
-
-
-def _pixels(video: Tensor) -> np.ndarray:
-    """(3, N, H, W) within [-1, 1] -> (N, H, W, 3) uint8, rounded as diffusers rounds."""
-    shown = (video * 0.5 + 0.5).clamp(0, 1) * 255
-    return shown.round().to("cpu", torch.uint8).permute(1, 2, 3, 0).numpy()

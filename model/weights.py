@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
@@ -133,6 +134,23 @@ def base_folder(path_or_name: str | Path) -> Path:
             "diffusers saves it"
         )
     return found / "transformer"
+
+
+def base_snr_shift(path_or_name: str | Path) -> float:
+    """As the base's own scheduler has it; without one as its kind, the 5B or the 2B."""
+    folder = base_folder(path_or_name)
+    try:
+        scheduler = cast(Any, CogVideoXDDIMScheduler).load_config(
+            folder.parent, subfolder="scheduler"
+        )
+    except OSError:
+        return usual_snr_shift(_read_config(folder))
+    return float(scheduler["snr_shift_scale"])
+
+
+def usual_snr_shift(config: Mapping[str, Any]) -> float:
+    """Of a base without a scheduler: rotary places are the 5B's, the others the 2B's."""
+    return 1.0 if config["use_rotary_positional_embeddings"] else 3.0
 
 
 def _downloaded(name: str | Path) -> Path:

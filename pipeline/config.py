@@ -117,7 +117,8 @@ def _first_line(error: ValidationError, kind: Any, tables: dict[str, Any]) -> st
         advice = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key {where}; {advice}"
     if first["type"] == "value_error":
-        return f"{where}: {first.get('ctx', {}).get('error')}"
+        why = str(first.get("ctx", {}).get("error"))
+        return why if where and re.match(rf"{re.escape(where)}\b", why) else f"{where}: {why}"
     if first["type"] == "missing":
         return f"{where}: {first['loc'][-1]} is missing".removeprefix(": ")
     found = json.dumps(first["input"], ensure_ascii=False, default=str)

@@ -64,12 +64,20 @@ class Progress:
         self._began = self._lined = self._saved = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._started = _now()
+        self._before = 0
         self._bar: tqdm | None = None
+
+    def after(self, done: int) -> Self:
+        """Counts on from what was done before, which has no part in the rate."""
+        self.done = self._before = done
+        self._marks = deque([(self._began, done)])
+        return self
 
     def __enter__(self) -> Self:
         if self._stream.isatty():
             self._bar = tqdm(
                 total=self.total,
+                initial=self.done,
                 file=self._stream,
                 dynamic_ncols=True,
                 leave=False,
@@ -130,7 +138,8 @@ class Progress:
         else:
             state = "failed" if issubclass(kind, Exception) else "stopped"
         took = self._clock() - self._began
-        speed = f", {_spelt(self.done / took)}/s" if self.done and took > 0 else ""
+        done = self.done - self._before
+        speed = f", {_spelt(done / took)}/s" if done and took > 0 else ""
         self._write(
             f"{self.pass_name} {state}: {self.done}/{self.total}"
             f" in {tqdm.format_interval(round(took))}{speed}: {self._counts()}"

@@ -112,9 +112,10 @@ def encode_video(codec: Codec, images: np.ndarray, size: tuple[int, int]) -> Pos
     """
     import torch
 
-    pixels = torch.tensor(resized(images, size)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    from model.pixels import from_rgb
+
     with torch.no_grad():
-        return codec.encode(pixels)
+        return codec.encode(from_rgb(resized(images, size)))
 
 
 def encode_pictures(codec: Codec, images: np.ndarray, size: tuple[int, int]) -> torch.Tensor:

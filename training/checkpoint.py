@@ -24,10 +24,11 @@ from torch import Tensor
 
 from pipeline import storage
 from pipeline.errors import InputError
-from training.stored import FOLDER, PREFIX, STATE, Stored
+from training.stored import FOLDER, STATE, Stored, name_of, step_of
 
 _UNFINISHED = ".tmp-"
 _OPTIMIZER = "optimizer.safetensors"
+_DAMAGED = "remove this folder, and the run goes on from the one before it"
 
 
 class Weights(Protocol):
@@ -66,7 +67,7 @@ class Checkpoints:
 
     def save(self, state: State, weights: Weights, optimizer: Mapping[str, Tensor]) -> Path:
         """Writes a new checkpoint, then removes the oldest. Raises InputError on a full disk."""
-        done = self.folder / f"{PREFIX}{state.step:08d}"
+        done = self.folder / name_of(state.step)
         unfinished = self.folder / f"{_UNFINISHED}{done.name}"
         try:
             _remove(unfinished)
@@ -90,7 +91,7 @@ class Checkpoints:
 
     def _remove_old(self) -> None:
         for old in self._all()[: -self._keep]:
-            if not self._forever(int(old.name.removeprefix(PREFIX))):
+            if not self._forever(step_of(old.name) or 0):
                 _remove(old)
 
     def latest(self) -> Path | None:
@@ -99,7 +100,8 @@ class Checkpoints:
         return found[-1] if found else None
 
     def _all(self) -> list[Path]:
-        return sorted(self.folder.glob(f"{PREFIX}*/"))
+        """By their steps; a folder of another name, such as a copy, is left alone."""
+        return sorted(path for path in self.folder.glob("*/") if step_of(path.name) is not None)
 
 
 def find(place: str) -> str:
@@ -129,7 +131,7 @@ def read_state(folder: Path) -> State:
     try:
         return State(**json.loads((folder / STATE).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder}: damaged checkpoint: {error}; remove this folder") from error
+        raise InputError(f"{folder}: damaged checkpoint: {STATE}: {error}; {_DAMAGED}") from error
 
 
 def restore(
@@ -144,8 +146,10 @@ def restore(
     try:
         weights.load(folder)
         restore_optimizer(safetensors.torch.load_file(folder / _OPTIMIZER))
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: damaged checkpoint: {error}; remove this folder") from error
+    except KeyError as error:
+        raise InputError(f"{folder}: damaged checkpoint: found no {error}; {_DAMAGED}") from error
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: damaged checkpoint: {error}; {_DAMAGED}") from error
     return state
 
 
@@ -153,10 +157,12 @@ def refuse_other(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, A
     """Raises InputError, which names the first key that differs."""
     there, here = (json.loads(json.dumps(settings)) for settings in (stored, wanted))
     for key in sorted({*there, *here}):
-        if there.get(key) != here.get(key):
+        if (key in there, there.get(key)) != (key in here, here.get(key)):
+            found = f"{key} = {there[key]}" if key in there else f"no {key}"
+            asked = f"{here[key]}" if key in here else f"no {key}"
             raise InputError(
-                f"{folder}: this checkpoint has {key} = {there.get(key)}, the run {here.get(key)}; "
-                "set it back, or give the run another folder"
+                f"{folder}: this checkpoint has {found}, the run {asked}; set it back, or give "
+                "the run another folder"
             )
 
 

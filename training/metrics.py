@@ -27,10 +27,14 @@ ANEW = (
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run, oldest first; a last line that a kill tore is left out."""
+    """The lines of a run, oldest first; a last line that a kill tore is left out.
+
+    Raises InputError when another one is damaged.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_read(line, f"{path}: line {number}") for number, line in enumerate(lines, 1)]
 
 
 class Metrics:
@@ -104,6 +108,16 @@ class TrainingProgress(Progress):
 
     def _counts(self) -> str:
         return "loss not known yet" if self.loss is None else f"loss {self.loss:.4f}"
+
+
+def _read(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: damaged: {error}; remove that line") from error
+    if not isinstance(values, dict) or "step" not in values:
+        raise InputError(f"{where}: found no step in it; remove that line")
+    return values
 
 
 def _line(values: Mapping[str, Any]) -> str:

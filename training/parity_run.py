@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.errors import ModelError
 from model.sampling import alpha_bars
-from model.weights import base_folder
+from model.weights import base_folder, usual_snr_shift
 from pipeline import storage
 from pipeline.sample_tar import pack
 from pipeline.shard_reader import ShardReader
@@ -30,8 +30,6 @@ from training.parity_network import stirred
 from training.step import Optimizer
 
 _SETTINGS = "scheduler/scheduler_config.json"
-_ROTARY, _SINCOS = 1.0, 3.0
-"""The shift of the 5B's noise, and of the 2B's."""
 _COPIED = 8
 """Weights that the optimizer's check copies: all of them would be a second adapter in memory."""
 
@@ -136,10 +134,10 @@ def _scheduler(case: Case) -> tuple[CogVideoXDDIMScheduler, str]:
     if place.is_file():
         scheduler = CogVideoXDDIMScheduler.from_pretrained(place.parent)
         return cast(CogVideoXDDIMScheduler, scheduler), f"{case.base}/{_SETTINGS}"
-    rotary = case.model.transformer.config["use_rotary_positional_embeddings"]
-    if rotary:
-        return _known(_ROTARY), "the 5B, since the base has rotary places and no scheduler"
-    return _known(_SINCOS), "the 2B, since the base has sin-cos places and no scheduler"
+    config = case.model.transformer.config
+    kind = "5B" if config["use_rotary_positional_embeddings"] else "2B"
+    whose = f"the {kind}, whose places the base has, for it has no scheduler"
+    return _known(usual_snr_shift(config)), whose
 
 
 def _known(snr_shift: float) -> CogVideoXDDIMScheduler:

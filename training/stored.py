@@ -9,6 +9,7 @@ machine, and what a killed one had not copied yet is trained again.
 from __future__ import annotations
 
 import mmap
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,10 +21,21 @@ from training.metrics import FILE as METRICS
 
 FOLDER = "checkpoints"
 """Of a training's folder."""
-PREFIX = "step-"
 STATE = "state.json"
 
+_NAME = re.compile(r"step-(\d{8,})")
 _CHUNK = 64 << 20
+
+
+def name_of(step: int) -> str:
+    """Of the checkpoint after so many steps."""
+    return f"step-{step:08d}"
+
+
+def step_of(name: str) -> int | None:
+    """Of a checkpoint's folder; None when the name is none of ours."""
+    found = _NAME.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 class Stored:
@@ -42,13 +54,13 @@ class Stored:
     def steps(self) -> list[int]:
         """Of the whole checkpoints, in their order."""
         found = [name.split("/") for name in storage.files(storage.join(self.url, FOLDER))]
-        whole = [parts[0] for parts in found if parts[1:] == [STATE]]
-        return sorted(int(name.removeprefix(PREFIX)) for name in whole)
+        steps = (step_of(parts[0]) for parts in found if parts[1:] == [STATE])
+        return sorted(step for step in steps if step is not None)
 
     def put(self, checkpoint: Path) -> None:
         """Copies one that stands on the disk, after the metrics that led to it; old ones go."""
         self.tell(checkpoint.parent.parent)
-        there = self._place(int(checkpoint.name.removeprefix(PREFIX)))
+        there = storage.join(self.url, FOLDER, checkpoint.name)
         storage.remove(storage.join(there, STATE))  # of a run that comes by a second time
         files = [file for file in sorted(checkpoint.rglob("*")) if file.is_file()]
         for file in sorted(files, key=lambda file: file.name == STATE):
@@ -82,7 +94,7 @@ class Stored:
         return checkpoint
 
     def _place(self, step: int) -> str:
-        return storage.join(self.url, FOLDER, f"{PREFIX}{step:08d}")
+        return storage.join(self.url, FOLDER, name_of(step))
 
     def _remove(self, step: int) -> None:
         there = self._place(step)

@@ -6,7 +6,7 @@ Every worker of a world runs it, and all do the same step at the same time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -95,7 +95,7 @@ class Trainer:
         """Goes on from the last checkpoint until all steps are done, or `stop` says so at one
         worker, with the number of a signal.
 
-        progress: made with the number of steps left. Raises InputError when the checkpoint is
+        progress: made with the number of steps in all. Raises InputError when the checkpoint is
         another run's, DivergedError when the loss is not finite any more.
         """
         with closing(self._metrics):
@@ -111,10 +111,9 @@ class Trainer:
             self._write({"step": 0, **self._held_out()})
         stopped_by = 0
         samples = range(resumed.samples, self._position(resumed, last))
-        with progress(last - step) as shown, closing(self._examples(samples)) as examples:
+        with progress(last).after(step) as shown, closing(self._examples(samples)) as examples:
             while step < last:
-                with self._world.together():
-                    batches = next(examples)
+                batches = self._next(examples, step, saved, resumed)
                 stopped_by = self._world.highest(stop())
                 if stopped_by:
                     break
@@ -128,6 +127,18 @@ class Trainer:
             self._save(step, self._position(resumed, step))
         done = step >= self._settings.steps
         return Report(step, done, self._checkpoints.latest(), stopped_by)
+
+    def _next(
+        self, examples: Iterator[list[list[Example]]], step: int, saved: int, resumed: State
+    ) -> list[list[Example]]:
+        """What cannot be read costs no step that was done before."""
+        try:
+            with self._world.together():
+                return next(examples)
+        except InputError:
+            if step != saved:
+                self._save(step, self._position(resumed, step))
+            raise
 
     def _position(self, resumed: State, step: int) -> int:
         """Samples that the run has seen after so many steps."""

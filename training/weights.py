@@ -9,10 +9,8 @@ from pathlib import Path
 import torch
 
 from model.adapted import Adapted
-from model.adapter_file import load_adapter, save_adapter
+from model.adapter_file import ADAPTER, load_adapter, save_adapter
 from model.weights import Base, load_base, save_base
-
-ADAPTER = "adapter.safetensors"
 
 
 @dataclass(frozen=True, slots=True)

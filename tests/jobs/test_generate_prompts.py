@@ -15,8 +15,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from small_run import GENERATE, build_run, png, run_generate
+from small_run import ADAPTER, GENERATE, build_run, png, run_generate, run_train
 
+from jobs.generate_settings import GenerateRun
+from jobs.trained import open_adapter
 from pipeline import generated
 from pipeline.errors import InputError
 from pipeline.video import VideoSettings
@@ -101,6 +103,17 @@ def test_an_adapter_without_its_run_folder_makes_the_same_videos(run: Path, tmp_
         assert np.array_equal(frames, generated.read_frames(str(run / "samples"), one))
     with pytest.raises(InputError, match=r"was trained on .*: load the one that it belongs to"):
         run_generate(tmp_path, f"{more}\nbase = '{_other_base(run, tmp_path)}'")
+
+
+def test_an_adapter_is_drawn_with_the_noise_that_its_base_was_trained_with(run: Path) -> None:
+    """A base of ours has no scheduler beside it that could say so."""
+    run_train(run, "noisy-base", "tiny", 'snr_shift = 2.0\nadapter = "none"')
+    run_train(run, "noisy", str(run / "noisy-base"), f"snr_shift = 2.0\n{ADAPTER}")
+    (file,) = (run / "noisy").rglob("adapter.safetensors")
+    text = str(run.parent / "facts" / "id" / "text")
+    for base in ("", str(run / "noisy-base")):  # as its file says; the training's folder
+        asked = GenerateRun(adapter=str(file), base=base, codec="dct", text=text, base_dtype="f32")
+        assert open_adapter(asked)[1].snr_shift == 2.0
 
 
 def _other_base(run: Path, folder: Path) -> Path:

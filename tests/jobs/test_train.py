@@ -212,6 +212,8 @@ def test_interrupted_where_there_is_no_ray_it_goes_on_to_the_same_weights(
         ({"adapter": "[adapter]\nrankk = 3"}, "unknown key adapter.rankk; did you mean rank"),
         ({"adapter": "[adapter.erae]\ntrain = true"}, "adapter.erae.train: found true with"),
         ({"adapter": 'adapter = "some"'}, 'adapter: found "some", wanted .*none'),
+        ({"adapter": "[adapter]\nrank = 0"}, r"bad.toml: adapter: found rank 0"),
+        ({"adapter": "[compute]\ncheckpoint = 2.0"}, r"bad.toml: compute.checkpoint: found 2.0"),
         ({"steps": 0}, "loop.steps: found 0, wanted 1 or more"),
         ({"rate": -1}, "optimizer.learning_rate: found -1.0, wanted above 0"),
         ({"rate": '"fast"'}, 'optimizer.learning_rate: found "fast", wanted a number'),
@@ -221,6 +223,14 @@ def test_bad_input_is_one_line(folder: Path, values: dict, error: str):
     with pytest.raises(InputError, match=error) as raised:
         _run(_run_file(folder, "bad", **values))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["", "latents", "../bad", "a/b", ".."])
+def test_a_training_has_a_folder_of_its_own(folder: Path, name: str):
+    file = _run_file(folder, "unnamed")
+    file.write_text(file.read_text().replace('name = "unnamed"', f'name = "{name}"'))
+    with pytest.raises(InputError, match=f'name: found "{name}", wanted that of a folder'):
+        _run(file)
 
 
 def test_latents_of_another_codec_than_the_base_s_are_refused(folder: Path, tmp_path: Path):

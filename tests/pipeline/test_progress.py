@@ -154,3 +154,14 @@ def test_a_store_that_is_slow_holds_up_no_pass(on_s3, clock):
             progress.update()
         assert faults.seen["PUT"] == 2, "none waits behind the one that is on its way"
     assert json.loads(storage.read(url))["state"] == "stopped"
+
+
+def test_what_earlier_runs_did_is_counted_and_not_in_the_rate(clock):
+    log = io.StringIO()
+    with Progress("train", 100, None, stream=log, clock=clock).after(60) as progress:
+        for _ in range(40):
+            clock.now += 1
+            progress.update()
+    lines = log.getvalue().splitlines()
+    assert lines[0] == "train 70/100, 1/s, 00:30 left: 0 kept, 0 rejected, 0 failed"
+    assert lines[-1] == "train done: 100/100 in 00:40, 1/s: 0 kept, 0 rejected, 0 failed"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 import model.adapted
 import model.position
+from model.adapter_file import ADAPTER
 from model.config import AdapterConfig, EraeConfig, TransformerConfig
 from model.extra_frame import open_model
 from model.fp8 import store_in_fp8
@@ -34,7 +35,7 @@ from training.parity import CHECKS, WITHOUT_FORWARD, parity, refuse
 from training.parity_case import Case
 from training.step import OptimizerSettings, Training
 from training.trainer import Trainer
-from training.weights import ADAPTER, AdapterWeights, BaseWeights
+from training.weights import AdapterWeights, BaseWeights
 
 ROTARY = replace(SMALL, text_embed_dim=DIM, max_text_seq_length=TOKENS)
 SINCOS = replace(ROTARY, use_rotary_positional_embeddings=False)

@@ -1,5 +1,6 @@
 """What a training does to its weights, and when it refuses to go on."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from pipeline.errors import InputError
 from training.course import Course, LoopSettings
+from training.dataset import Latents
 from training.held_out import HeldOut, HeldOutSettings
 from training.metrics import read_metrics
 from training.objective import noise_schedule
@@ -74,6 +76,46 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path):
     (report.checkpoint / "optimizer.safetensors").write_bytes(b"rubbish")
     with pytest.raises(InputError, match="step-00000006: damaged checkpoint"):
         small_trainer(tmp_path, LOOP).run(_never, quiet)
+
+
+def test_a_copy_of_a_checkpoint_is_left_alone(tmp_path: Path):
+    report = small_trainer(tmp_path, LOOP).run(_never, quiet)
+    assert report.checkpoint is not None
+    copy = report.checkpoint.with_name(f"{report.checkpoint.name}-good")
+    shutil.copytree(report.checkpoint, copy)
+    report = small_trainer(tmp_path, replace(LOOP, steps=12)).run(_never, quiet)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == [copy.name, "step-00000010", "step-00000012"]
+
+
+def test_a_line_of_the_metrics_that_cannot_be_read_is_named(tmp_path: Path):
+    small_trainer(tmp_path, LOOP).run(_never, quiet)
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('{"step": 3', '"step": 3'))
+    with pytest.raises(InputError, match=r"metrics.jsonl: line 4: damaged: .*; remove that line"):
+        small_trainer(tmp_path, replace(LOOP, steps=8)).run(_never, quiet)
+
+
+class _Torn(SmallSamples):
+    """Samples that cannot be read any more after a while."""
+
+    left = 40
+
+    def __getitem__(self, number: int) -> Latents:
+        self.left -= 1
+        if self.left < 0:
+            raise InputError("damaged latents")
+        return super().__getitem__(number)
+
+
+def test_a_sample_that_cannot_be_read_costs_no_step_that_was_done(tmp_path: Path):
+    loop = replace(LOOP, steps=50, checkpoint_every=1000)
+    with pytest.raises(InputError, match="damaged latents"):
+        small_trainer(tmp_path, loop, samples=_Torn()).run(_never, quiet)
+    done = read_metrics(tmp_path / "metrics.jsonl")[-1]["step"]
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert done > 0
+    assert saved.name == f"step-{done:08d}"
 
 
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path):
