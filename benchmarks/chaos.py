@@ -190,7 +190,7 @@ def start(folder: Path, episode: Episode, there: Machines | None) -> subprocess.
     command += [episode.name, episode.runner]
     with (folder / episode.name / "said").open("ab") as said:
         return subprocess.Popen(
-            [*command, episode.runner],
+            command,
             cwd=provenance.ROOT,
             env=environment,
             stdout=said,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +23,7 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 from pipeline.errors import StoreError
+from pipeline.ranged import Ranged
 from pipeline.s3_errors import ERRORS, CutShortError, explained, named, passes, status
 
 _log = logging.getLogger(__name__)
@@ -261,38 +261,15 @@ class Store(S3FileSystem):
         return data
 
     def _open(self, path: str, mode: str = "rb", *_: Any, **__: Any) -> Any:
-        """To read from: a handle for writing would commit half an object when its block raises."""
+        """To read from, in the state that it has now.
+
+        A handle for writing would commit half an object when its block raises.
+        """
         if mode != "rb":
             raise ValueError(f"found mode {mode!r}, wanted rb; objects are written whole")
-        return io.BufferedReader(_Opened(self, path), 8 << 20)
+        found = self.info(path)
 
+        def fetch(offset: int, size: int) -> Any:
+            return self.cat_file(path, start=offset, end=offset + size, etag=found.get("ETag"))
 
-class _Opened(io.RawIOBase):
-    """One object to read from, in the state that it had when it was opened."""
-
-    def __init__(self, store: Store, path: str) -> None:
-        self._store, self._path = store, path
-        found = store.info(path)
-        self._size, self._etag = int(found["size"]), found.get("ETag")
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        end = self._at + len(buffer)
-        data = self._store.cat_file(self._path, start=self._at, end=end, etag=self._etag)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        return io.BufferedReader(Ranged(int(found["size"]), fetch), 8 << 20)

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.clip import Member
 from pipeline.errors import InputError
+from pipeline.ranged import Ranged
 
 _log = logging.getLogger(__name__)
 
@@ -202,7 +204,9 @@ def _is_of_zips(place: str) -> bool:
 def _directory(found: Zip) -> pa.Table:
     """What a zip says that it holds, without the folders; nothing if it is broken."""
     try:
-        with zipfile.ZipFile(io.BufferedReader(_Joined(found.pieces), 1 << 16)) as file:
+        size = sum(piece.size for piece in found.pieces)
+        joined = Ranged(size, partial(read_pieces, found.pieces))
+        with zipfile.ZipFile(io.BufferedReader(joined, 1 << 16)) as file:
             return _table([info for info in file.infolist() if not info.is_dir()])
     except _UNREADABLE as error:
         _log.warning("%s: not a whole zip, its clips are missing: %s", found.pieces[0].url, error)
@@ -220,35 +224,6 @@ def _table(infos: Sequence[zipfile.ZipInfo]) -> pa.Table:
         "method": [-1 if info.flag_bits & _ENCRYPTED else info.compress_type for info in infos],
     }
     return pa.table(columns, pa.schema([_MEMBERS.field(name) for name in columns]))
-
-
-class _Joined(io.RawIOBase):
-    """Files one after the other, to read from."""
-
-    def __init__(self, pieces: Sequence[Piece]) -> None:
-        self._pieces = pieces
-        self._size = sum(piece.size for piece in pieces)
-        self._at = 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer) -> int:
-        data = read_pieces(self._pieces, self._at, len(buffer))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def read_pieces(pieces: Sequence[tuple[str, int]], offset: int, size: int) -> bytes:
