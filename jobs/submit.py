@@ -134,7 +134,7 @@ def _pack(folder: Path, run: Any) -> None:
 
 
 def _submit(address: str, folder: Path, command: str) -> int:
-    from ray.exceptions import AuthenticationError
+    from ray.exceptions import AuthenticationError, RayError
     from ray.job_submission import JobSubmissionClient
 
     # A job that is stopped gets SIGTERM, and by Ray's default SIGKILL after 3 s.
@@ -151,18 +151,26 @@ def _submit(address: str, folder: Path, command: str) -> int:
             f"{address}: {str(error).splitlines()[0]}; wanted RAY_AUTH_MODE=token and the "
             "cluster's token in RAY_AUTH_TOKEN, or in the file that RAY_AUTH_TOKEN_PATH names"
         ) from error
-    except (ConnectionError, RuntimeError) as error:
-        raise InputError(f"{address}: found no Ray cluster that takes jobs: {error}") from error
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(
+            f"{address}: found no Ray cluster that takes jobs, wanted http://HEAD:8265: {why}"
+        ) from error
     print(f"{job} on {address}: {command}", flush=True)
     try:
         asyncio.run(_follow(client, job))
+        return _ended(client, job)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{job}: the connection to {address} broke, how it ended is not known: {error}; "
+            f"ray job status --address {address} {job} says so"
+        ) from error
     except KeyboardInterrupt:
         print(
             f"\n{job} runs on; ray job logs --address {address} --follow {job} shows it, "
             f"ray job stop --address {address} {job} stops it, to be submitted again"
         )
         return 130
-    return _ended(client, job)
 
 
 async def _follow(client: Any, job: str) -> None:

@@ -168,6 +168,12 @@ def test_a_place_that_only_this_folder_knows_is_refused(jobs: Jobs) -> None:
     assert "wanted one of jobs" in jobs.run("submit", "--config", run, "datasets", code=2)
 
 
+def test_an_address_that_is_none_is_named_in_one_line(jobs: Jobs) -> None:
+    run = jobs.run_file("nowhere")
+    said = jobs.run("submit", "--config", run, "--address", "nowhere", "--", "dataset", code=2)
+    assert "error: nowhere: found no Ray cluster that takes jobs, wanted http://" in said
+
+
 @pytest.mark.parametrize(
     ("status", "code", "wanted"),
     [
