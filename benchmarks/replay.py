@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import provenance
-from jobs.curation import House, look_at
+from jobs.curation import look_at
+from jobs.house import House
 from jobs.settings import CorpusSettings, Run
 from jobs.whatif import describe
 from pipeline.clip import clip_id

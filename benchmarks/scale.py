@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import provenance, replay
-from jobs.curation import House
 from jobs.dry_run import DryRun
 from jobs.estimate import Crew, Tried
+from jobs.house import House
 from jobs.plan import figures
 from pipeline import shards, storage
 from pipeline.clip import Measurement

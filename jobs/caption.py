@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.command import finish
-from jobs.curation import House
+from jobs.house import House
 from jobs.order import PASSES
 from jobs.steps import take
 from pipeline.errors import InputError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jobs.curation import House, look_at
+from jobs.curation import look_at
+from jobs.house import House
 from jobs.order import encoded_url
 from jobs.settings import Run
 from pipeline import damage, storage

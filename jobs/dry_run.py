@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.curation import House
 from jobs.estimate import Tried
+from jobs.house import House
 from jobs.order import PASSES, stages_of
 from jobs.reading import facts_url
 from pipeline import storage

@@ -7,7 +7,7 @@ import shutil
 from safetensors import SafetensorError
 
 from jobs.command import finish
-from jobs.curation import House
+from jobs.house import House
 from jobs.steps import take
 from pipeline import storage
 from pipeline.errors import InputError

@@ -14,9 +14,10 @@ import numpy as np
 
 from jobs import preflight
 from jobs.command import finish, parser, read_run
-from jobs.curation import House, look_at
+from jobs.curation import look_at
 from jobs.dry_run import DryRun, dry_run, passes_of
 from jobs.estimate import Crew, Machine, bound, cost, hours, interval
+from jobs.house import House
 from jobs.preflight import Said, ok, problem
 from jobs.reading import facts_url
 from pipeline.errors import InputError

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs.curation import House
 from jobs.estimate import Crew, Machine, room
+from jobs.house import House
 from jobs.reading import facts_url
 from pipeline import storage
 from pipeline.clip import Clip, Member

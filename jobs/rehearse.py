@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.command import finish, parser, read_run
-from jobs.curation import House
+from jobs.house import House
 from jobs.order import PASSES, stages_of
 from jobs.reading import facts_url, manifest_of
 from jobs.rehearsal.networks import read, scored, segmented, stages_with_small_sam

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jobs.command import finish, parser, read_run
-from jobs.curation import House, open_house
+from jobs.curation import open_house
 from jobs.damage import LATENTS, SHARDS, look
+from jobs.house import House
 from jobs.order import ALL_PASSES
 from jobs.settings import Run
 from jobs.steps import said, stopped

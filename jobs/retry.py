@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from jobs.command import finish, parser, read_run
-from jobs.curation import House, look_at, open_house
+from jobs.curation import look_at, open_house
+from jobs.house import House
 from jobs.order import ALL_PASSES
 from jobs.steps import said, stopped, within_budget
 from pipeline import failures

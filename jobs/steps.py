@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from jobs.command import parser, read_run
-from jobs.curation import House, open_house
+from jobs.curation import open_house
+from jobs.house import House
 from jobs.preflight import check_store
 from jobs.reading import facts_url
 from pipeline import failures

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.command import finish, parser, read_run
-from jobs.curation import House, look_at
+from jobs.curation import look_at
+from jobs.house import House
 from pipeline.errors import InputError
 from pipeline.filters import MANIFEST_STAGE, Filter, Filters
 from pipeline.yields import Yields

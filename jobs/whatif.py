@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from jobs.command import finish, parser, read_run
-from jobs.curation import House, look_at, recorded
+from jobs.curation import look_at, recorded
+from jobs.house import House
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.verdicts import Verdicts, flip_counts, flips, funnel, reason
