@@ -157,9 +157,11 @@ def refuse_other(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, A
     """Raises InputError, which names the first key that differs."""
     there, here = (json.loads(json.dumps(settings)) for settings in (stored, wanted))
     for key in sorted({*there, *here}):
-        if (key in there, there.get(key)) != (key in here, here.get(key)):
-            found = f"{key} = {there[key]}" if key in there else f"no {key}"
-            asked = f"{here[key]}" if key in here else f"no {key}"
+        if there.get(key) != here.get(key):
+            if key in there:
+                found, asked = f"{key} = {there[key]}", here.get(key, f"no {key}")
+            else:
+                found, asked = f"no {key}", f"{key} = {here[key]}"
             raise InputError(
                 f"{folder}: this checkpoint has {found}, the run {asked}; set it back, or give "
                 "the run another folder"
