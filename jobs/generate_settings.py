@@ -49,9 +49,10 @@ class GenerateRun:
     """A whole run file.
 
     out: the run folder, whose own run file says how latents are made; name: of the videos' folder
-    in it; training: of the training's, whose last checkpoint is used. adapter: a file or a
-    checkpoint's folder in place of a training, out is any folder then. base, codec, text: of such
-    an adapter, hub names or folders, "" for the base that it was trained on, and the base's own.
+    in it; training: of the training's, whose last checkpoint is used. adapter: a file, or the
+    folder of a checkpoint or of any training, in place of one; out is any folder then. base,
+    codec, text: of such an adapter, hub names or folders, "" for the base that it was trained on,
+    and the base's own.
 
     held_out: how many held-out samples of the training give caption and reference; prompts: a CSV,
     JSONL or TOML file of others; wishes: others that stand here. negative_prompt: in place of the

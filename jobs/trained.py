@@ -106,12 +106,17 @@ def open_training(
 
 def named_base(run: GenerateRun) -> str:
     """Of a run with an adapter: the run's, or the one that the adapter says it was trained on."""
-    return find(run.base or read_header(adapter_file(Path(run.adapter))).base.name)
+    return find(run.base or read_header(_adapter(run)).base.name)
+
+
+def _adapter(run: GenerateRun) -> Path:
+    """The file that the run names; of a training's folder that of its last checkpoint."""
+    return adapter_file(Path(find(run.adapter)))
 
 
 def open_adapter(run: GenerateRun) -> Opened:
     """The file that the run names, on `named_base`. Raises ModelError or InputError."""
-    file, base = adapter_file(Path(run.adapter)), named_base(run)
+    file, base = _adapter(run), named_base(run)
     _check_rules(file, read_header(file).made_with)
     pipe = CustomVideoXPipeline.from_pretrained(
         base,

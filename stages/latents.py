@@ -151,6 +151,8 @@ class Latents(Stage):
 
         try:
             packed = storage.read(storage.join(self._samples, facts["sample"]["name"]))
+            if hashlib.sha256(packed).hexdigest() != facts["sample"]["sha256"]:
+                raise InputError("found other bytes than were built")
             members = unpack(clip.clip_id, packed)
         except StoreError:
             raise

@@ -8,6 +8,7 @@ store in training/stored.py.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -44,13 +45,14 @@ class State:
     """Where a run stood. step: optimizer steps done; samples: trained on, so the next position.
 
     constants: numbers that must not move during a run. settings: dotted key -> value of all that
-    its numbers depend on.
+    its numbers depend on. files: the SHA-256 of everything beside it, by name.
     """
 
     step: int
     samples: int
     constants: Mapping[str, float]
     settings: Mapping[str, Any]
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Checkpoints:
@@ -75,7 +77,8 @@ class Checkpoints:
             weights.save(unfinished)
             tensors = {name: one.detach().cpu().contiguous() for name, one in optimizer.items()}
             safetensors.torch.save_file(tensors, unfinished / _OPTIMIZER)
-            (unfinished / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
+            told = dataclasses.replace(state, files=_hashes(unfinished))
+            (unfinished / STATE).write_text(json.dumps(dataclasses.asdict(told), indent=1))
             _to_disk(unfinished)
             if done.exists():  # a run that was started again from an older one comes by once more
                 _remove(done)
@@ -144,6 +147,7 @@ def restore(
     state = read_state(folder)
     refuse_other(folder, state.settings, settings)
     try:
+        _check_files(folder, state.files)
         weights.load(folder)
         restore_optimizer(safetensors.torch.load_file(folder / _OPTIMIZER))
     except KeyError as error:
@@ -157,9 +161,11 @@ def refuse_other(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, A
     """Raises InputError, which names the first key that differs."""
     there, here = (json.loads(json.dumps(settings)) for settings in (stored, wanted))
     for key in sorted({*there, *here}):
-        if (key in there, there.get(key)) != (key in here, here.get(key)):
-            found = f"{key} = {there[key]}" if key in there else f"no {key}"
-            asked = f"{here[key]}" if key in here else f"no {key}"
+        if there.get(key) != here.get(key):
+            if key in there:
+                found, asked = f"{key} = {there[key]}", here.get(key, f"no {key}")
+            else:
+                found, asked = f"no {key}", f"{key} = {here[key]}"
             raise InputError(
                 f"{folder}: this checkpoint has {found}, the run {asked}; set it back, or give "
                 "the run another folder"
@@ -175,6 +181,24 @@ def flat(settings: Any, above: str = "") -> dict[str, Any]:
         inner = f"{above}.{field.name}" if above else field.name
         found.update(flat(getattr(settings, field.name), inner))
     return found
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Of every file below it."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        found[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return found
+
+
+def _check_files(folder: Path, wanted: Mapping[str, str]) -> None:
+    """Raises ValueError where a bit of one is another: its weights would load all the same."""
+    found = _hashes(folder) if wanted else {}
+    for name, digest in wanted.items():
+        if found.get(name) != digest:
+            raise ValueError(f"{name} is not what was written")
 
 
 def _to_disk(folder: Path) -> None:

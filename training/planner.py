@@ -115,13 +115,6 @@ def seconds(job: Job, flops: float) -> float:
     return per_sample * job.global_batch / job.workers / flops
 
 
-def share_of_peak(job: Job, executing: float) -> float:
-    """A share of the peak counts the model's own work, not what checkpoints do twice."""
-    again = recomputed(job.compute.checkpoint, job.base.num_layers)
-    flops = step_flops(job.base, job.adapter, job.sample, again)
-    return executing * flops.model / flops.executed
-
-
 def room(gpu: Gpu) -> float:
     """Bytes that a training may take there."""
     return (1 - _SLACK) * gpu.memory

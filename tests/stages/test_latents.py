@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -36,9 +37,9 @@ SETTINGS = LatentsSettings("dct", "tiny", 96, 64, 24, "f32", placement=Placement
 CLIP = Clip(clip_id("ball.mp4"), "ball.mp4", "/nowhere/ball.mp4", CAPTION, "source")
 
 
-def known(phrase: str = "red ball", name: str = "ball.tar", sha256: str = "0") -> Any:
+def known(sample: dict[str, str], phrase: str = "red ball") -> Any:
     """The facts that the stage reads."""
-    return {"sample": {"name": name, "sha256": sha256}, "entities": {"phrase": phrase}}
+    return {"sample": sample, "entities": {"phrase": phrase}}
 
 
 class Newer(Latents):
@@ -58,14 +59,19 @@ CHANGED: dict[str, Any] = {
 
 
 class Place:
-    """A folder with one sample and a text encoder."""
+    """A folder with two samples and a text encoder."""
 
     def __init__(self, folder: Path, images: np.ndarray, reference: np.ndarray) -> None:
         self.folder = folder
         self.text = str(folder / "text")
         build_tiny(self.text, [CAPTION])
+        self.ball = self.sample("ball.tar", images, reference)
+        self.other = self.sample("other.tar", images, 255 - reference)
+
+    def sample(self, name: str, images: np.ndarray, reference: np.ndarray) -> dict[str, str]:
         packed = packed_sample(CLIP.clip_id, CAPTION, images, reference)
-        storage.create(str(folder / "samples/ball.tar"), packed)
+        storage.create(str(self.folder / "samples" / name), packed)
+        return {"name": name, "sha256": hashlib.sha256(packed).hexdigest()}
 
     def stage(
         self, settings: LatentsSettings = SETTINGS, out: str = "out", text: str = ""
@@ -75,8 +81,10 @@ class Place:
         stage.setup()
         return stage
 
-    def built(self, stage: Latents, **facts: str) -> Any:
-        (outcome,) = stage.measure([CLIP], [None], [known(**facts)])
+    def built(
+        self, stage: Latents, sample: dict[str, str] | None = None, phrase: str = "red ball"
+    ) -> Any:
+        (outcome,) = stage.measure([CLIP], [None], [known(sample or self.ball, phrase)])
         return outcome
 
     def blob(self, outcome: Any, out: str = "out") -> bytes:
@@ -177,7 +185,10 @@ def test_each_thing_that_made_them_is_in_the_address(place: Place, tmp_path: Pat
     outcomes = [place.built(stage) for stage in stages]
     save_vae(tmp_path / "vae", seed=1)  # the same name, other weights
     outcomes.append(place.built(place.stage(vae)))
-    outcomes += [place.built(place.stage(), sha256="1"), place.built(place.stage(), phrase="floor")]
+    outcomes += [
+        place.built(place.stage(), place.other),
+        place.built(place.stage(), phrase="floor"),
+    ]
     assert len({outcome.values["address"] for outcome in outcomes}) == len(outcomes)
 
 
@@ -189,7 +200,8 @@ def test_where_encoders_run_and_how_many_texts_at_once_is_not(place: Place) -> N
 
 def test_in_a_batch_each_sample_succeeds_or_fails_by_itself(place: Place) -> None:
     stage = place.stage(out="batch")
-    facts = [known(), known(phrase="blue cube"), known(sha256="1"), known(name="gone", sha256="2")]
+    ball, gone = place.ball, {"name": "gone", "sha256": "2"}
+    facts = [known(ball), known(ball, "blue cube"), known(place.other), known(gone)]
     outcomes = stage.measure([CLIP] * 4, [None] * 4, facts)
     codes = [each.code if isinstance(each, Failed) else None for each in outcomes]
     assert codes == [None, "entity", None, "sample"]
@@ -227,10 +239,18 @@ def test_half_precision_keeps_the_numbers(place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("phrase", "name", "code"),
-    [("blue cube", "ball.tar", "entity"), ("red ball", "gone.tar", "sample")],
+    [
+        ("blue cube", "ball.tar", "entity"),
+        ("red ball", "gone.tar", "sample"),
+        ("red ball", "flipped.tar", "sample"),
+    ],
 )
 def test_what_cannot_be_encoded_has_failed(place: Place, phrase: str, name: str, code: str) -> None:
-    outcome = place.built(place.stage(out=f"new-{code}"), phrase=phrase, name=name)
+    samples = place.folder / "samples"
+    flipped = bytearray((samples / "ball.tar").read_bytes())
+    flipped[flipped.index(b"mdat") + 1000] ^= 1  # of the video, which decodes all the same
+    (samples / "flipped.tar").write_bytes(flipped)
+    outcome = place.built(place.stage(out=f"new-{name}"), {**place.ball, "name": name}, phrase)
     assert isinstance(outcome, Failed)
     assert outcome.code == code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -58,9 +59,10 @@ def stage_of(folder: Path, out: str, device: Literal["cpu", "cuda"] = "cpu") -> 
     return Latents(settings, where, f"{where}/samples", f"{where}/{out}")
 
 
-def task(number: int) -> Task:
+def task(folder: Path, number: int) -> Task:
     caption = CAPTIONS[number]
-    sample = {"name": f"{number}.tar", "sha256": f"{number}"}
+    packed = (folder / "samples" / f"{number}.tar").read_bytes()
+    sample = {"name": f"{number}.tar", "sha256": hashlib.sha256(packed).hexdigest()}
     return Task(
         Clip(clip_id(caption), caption, "/nowhere.mp4", caption, caption),
         {"sample": sample, "entities": {"phrase": "red ball"}},
@@ -73,7 +75,7 @@ def built(
     """Caption -> what came of its clip."""
     batches: list[Batch] = []
     with closing(fleet(Work((stage_of(folder, out),), {}))) as workers:
-        units = cut([task(number) for number in range(len(CAPTIONS))], 3)
+        units = cut([task(folder, number) for number in range(len(CAPTIONS))], 3)
         assert Loop(workers, batches.append, lambda: False).run(units)
     names = {clip_id(caption): caption for caption in CAPTIONS}
     return {names[key]: outcome for batch in batches for key, _, outcome in batch.outcomes}
@@ -109,7 +111,7 @@ def test_workers_on_ray_make_the_same_bytes(folder: Path, here: dict[str, Outcom
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 def test_a_gpu_says_what_a_cpu_says(folder: Path, here: dict[str, Outcome]) -> None:
-    stage, first = stage_of(folder, "gpu", "cuda"), task(0)
+    stage, first = stage_of(folder, "gpu", "cuda"), task(folder, 0)
     stage.setup()
     (outcome,) = stage.measure([first.clip], [None], [first.facts])
     ours, theirs = (

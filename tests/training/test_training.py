@@ -118,6 +118,17 @@ def test_a_sample_that_cannot_be_read_costs_no_step_that_was_done(tmp_path: Path
     assert saved.name == f"step-{done:08d}"
 
 
+def test_a_bit_that_flips_in_a_checkpoint_is_noticed(tmp_path: Path):
+    report = small_trainer(tmp_path, LOOP).run(_never, quiet)
+    assert report.checkpoint is not None
+    file = report.checkpoint / "w.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged checkpoint: w\.safetensors is not what was"):
+        small_trainer(tmp_path, LOOP).run(_never, quiet)
+
+
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path):
     report = small_trainer(tmp_path, LOOP).run(_never, quiet)
     assert report.checkpoint is not None
