@@ -20,7 +20,7 @@ JOBS := corpus manifest parts probe appearance motion overlay score duplicates c
         samples shards dataset latents train generate evaluate report thresholds whatif verify prune status \
         repair compact retry rehearse weights plan
 DEMO := --config jobs/configs/demo
-.PHONY: help $(JOBS) submit aesthetic consistency demo test check bench bench-peers lock
+.PHONY: help $(JOBS) submit aesthetic consistency demo test test-slow check bench bench-peers lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -92,8 +92,11 @@ aesthetic consistency: $(READY)
 	$(RUN) jobs.appearance $(ARGS)
 
 # Two at a time, file by file: many tests wait for processes of their own.
-test: $(READY) ## all tests
-	$(RUN) pytest -q -n 2 --dist loadfile
+test: $(READY) ## all tests but the slow ones
+	$(RUN) pytest -q -n 2 --dist loadfile -m 'not slow'
+
+test-slow: $(READY) ## the tests that take minutes: compiled blocks, a whole run on an object store by Ray
+	$(RUN) pytest -q -m slow
 
 check: $(READY) ## what CI runs: lint, format, types, imports, then the tests
 	$(RUN) ruff check .
