@@ -25,7 +25,7 @@ STEPS = 3
 @dataclass(frozen=True, slots=True)
 class Measured:
     """seconds: of one pass of `batch` samples and an update, the shortest; memory: bytes at most,
-    on a GPU of its tensors, elsewhere by how much the process grew.
+    on a GPU of its tensors, elsewhere by how much the process grew: one that was never larger.
     """
 
     seconds: float
